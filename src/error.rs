@@ -1,0 +1,304 @@
+//! The one error of the crate: a cloneable pointer over a kind that names what, where and the next step.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::types::Offset;
+
+/// What every fallible call of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed.
+///
+/// One pointer, cheap to clone: a failed sync is handed to everyone who waited for it. Match on [`Error::kind`].
+#[derive(Clone)]
+pub struct Error(Arc<ErrorKind>);
+
+/// What happened, in words made of plain data.
+///
+/// `std::io::Error` can not be cloned, so its kind and code are kept, not itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No topic of that name exists.
+    #[error("topic {topic:?} does not exist: create it with Store::create_topic")]
+    UnknownTopic {
+        /// The name asked for.
+        topic: String,
+    },
+    /// A topic of that name exists already.
+    #[error("topic {topic:?} exists already: open it with Store::topic")]
+    TopicExists {
+        /// The name asked for.
+        topic: String,
+    },
+    /// The name breaks Kafka's rule for topic names.
+    #[error("{topic:?} is not a topic name: {why}")]
+    InvalidTopic {
+        /// The name asked for.
+        topic: String,
+        /// Which part of the rule.
+        why: &'static str,
+    },
+    /// The topic has fewer partitions.
+    #[error("topic {topic:?} has partitions 0..{partitions}, not {partition}")]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// The partition asked for.
+        partition: i32,
+        /// How many there are.
+        partitions: u32,
+    },
+    /// A setting is out of range or contradicts another one.
+    #[error("{name} = {value}: {why}")]
+    InvalidConfig {
+        /// Kafka's name of the setting, or ours where Kafka has none.
+        name: &'static str,
+        /// The value given.
+        value: String,
+        /// The rule.
+        why: &'static str,
+    },
+    /// The record, or the batch it makes, is larger than the limit.
+    #[error("a record of {bytes} bytes is over the limit of {limit} ({setting}): make it smaller or raise the limit")]
+    RecordTooLarge {
+        /// Its size as stored, at most.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+        /// The setting that holds the limit.
+        setting: &'static str,
+    },
+    /// The record itself can not be stored.
+    #[error("the record can not be stored: {why}")]
+    InvalidRecord {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// No record at that offset: it is gone, or not committed yet.
+    #[error("{topic}-{partition}: offset {requested} is outside {}..={}: seek to one of them", valid.start, valid.end)]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset asked for.
+        requested: Offset,
+        /// First offset kept, and the one after the last committed record (which may be asked for).
+        valid: Range<Offset>,
+    },
+    /// A compare-and-append found another end.
+    #[error("expected the log to end at {expected}, it ends at {actual}: read what is new and decide again")]
+    OffsetMismatch {
+        /// The end given by the caller.
+        expected: Offset,
+        /// The end found.
+        actual: Offset,
+    },
+    /// Bytes on disk are not what was written.
+    #[error("{} is damaged at byte {position} (offsets {}..{}): {why}; reading can go on at offset {resume_at}", file.display(), offsets.start, offsets.end)]
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// Where in the file.
+        position: u64,
+        /// The offsets that can not be read.
+        offsets: Range<Offset>,
+        /// The next offset that can be read.
+        resume_at: Offset,
+        /// What is wrong there.
+        why: String,
+    },
+    /// A file other than a log is not what was written.
+    #[error("{} is not readable: {why}", file.display())]
+    BadFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A batch of Kafka's formats 0 or 1, which this crate does not read.
+    #[error("{} holds a batch of format {magic} at byte {position}: only format 2 (Kafka 0.11 and later) is read", file.display())]
+    UnsupportedMagic {
+        /// The file.
+        file: PathBuf,
+        /// Where in the file.
+        position: u64,
+        /// The format.
+        magic: i8,
+    },
+    /// A batch is compressed with a codec that this build leaves out.
+    #[error("codec {codec} is not in this build: enable the feature {codec:?} of logstead")]
+    CodecMissing {
+        /// The codec, and the feature that brings it.
+        codec: &'static str,
+    },
+    /// A sync failed: what is not committed may be lost, and nothing more is accepted.
+    #[error("{topic}-{partition} takes no more records: a sync failed ({why}), offsets from {from} on are not safe; call Store::recover or reopen the store")]
+    Poisoned {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The first offset that is not committed.
+        from: Offset,
+        /// The error of the sync.
+        why: String,
+    },
+    /// A partition whose files can not be served.
+    #[error("{topic}-{partition} is damaged: {why}")]
+    Damaged {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// What was found.
+        why: String,
+    },
+    /// The file system is full, or a quota is reached.
+    #[error("no space left for {}: nothing was changed; free space and try again", path.display())]
+    Full {
+        /// The file that could not grow.
+        path: PathBuf,
+    },
+    /// The producer's memory stayed full.
+    #[error("buffer.memory stayed full for {waited:?}: the disk is slower than the senders")]
+    BufferFull {
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// A wait ended before what it waited for.
+    #[error("timed out after {waited:?}")]
+    TimedOut {
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// Another store, or a broker, has the directory open.
+    #[error("{} is in use by {holder}: close it there, or open it with open_read_only", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// Who holds it, as far as it can be told.
+        holder: String,
+    },
+    /// The directory holds something else.
+    #[error("{} is not a log directory: {why}", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// The store was opened read-only, or the file system is.
+    #[error("read-only: {}", path.display())]
+    ReadOnly {
+        /// What was to be changed.
+        path: PathBuf,
+    },
+    /// The process has no file descriptors left.
+    #[error("too many open files at {}: raise the limit, or lower max_open_files", path.display())]
+    TooManyOpenFiles {
+        /// The file that could not be opened.
+        path: PathBuf,
+    },
+    /// The handle, or its store, was closed.
+    #[error("closed")]
+    Closed,
+    /// Another thread woke the consumer.
+    #[error("woken")]
+    Woken,
+    /// The call would wait for itself.
+    #[error("{call} can not be called from a delivery hook: it would wait for itself")]
+    WouldWaitForItself {
+        /// The call.
+        call: &'static str,
+    },
+    /// The operating system refused.
+    #[error("{op} {}: {kind}{}", path.display(), code.map(|c| format!(" (os error {c})")).unwrap_or_default())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The operation.
+        op: &'static str,
+        /// The kind of error.
+        kind: std::io::ErrorKind,
+        /// The operating system's number.
+        code: Option<i32>,
+    },
+}
+
+impl Error {
+    /// What happened.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0
+    }
+
+    /// Whether the same call may succeed later without any repair.
+    pub fn is_retriable(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::Full { .. }
+                | ErrorKind::BufferFull { .. }
+                | ErrorKind::TimedOut { .. }
+                | ErrorKind::TooManyOpenFiles { .. }
+                | ErrorKind::Woken
+                | ErrorKind::OffsetMismatch { .. }
+                | ErrorKind::Locked { .. }
+        )
+    }
+
+    /// Whether bytes on disk are not what was written.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::Corrupt { .. } | ErrorKind::BadFile { .. } | ErrorKind::Damaged { .. }
+        )
+    }
+
+    #[cold]
+    pub(crate) fn io(path: &Path, op: &'static str, error: &std::io::Error) -> Self {
+        const EMFILE: i32 = 24;
+        const ENFILE: i32 = 23;
+        let path = path.to_owned();
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Full { path },
+            std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly { path },
+            kind => match error.raw_os_error() {
+                Some(EMFILE | ENFILE) => ErrorKind::TooManyOpenFiles { path },
+                code => ErrorKind::Io { path, op, kind, code },
+            },
+        }
+        .into()
+    }
+
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Io { kind: std::io::ErrorKind::NotFound, .. })
+    }
+}
+
+impl From<ErrorKind> for Error {
+    #[cold]
+    fn from(kind: ErrorKind) -> Self {
+        Error(Arc::new(kind))
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Error {}
+
+const _: () = assert!(size_of::<Error>() == size_of::<usize>());

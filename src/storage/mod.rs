@@ -1,0 +1,102 @@
+//! Files and directories, and nothing of Kafka: the one road to the disk.
+//!
+//! Invariants:
+//! - Every byte that the crate reads or writes passes through [`Storage`] and [`File`].
+//! - A write is whole or an error; a short write is continued here, an interrupted call repeated.
+//! - What is durable: file contents after `sync_data` of that file; names (create, rename, remove) after `sync_dir`
+//!   of the directory. Nothing else is promised, and the simulated disk takes away the rest.
+//! - A failed `sync_data` or `sync_dir` is reported once and never retried here.
+//! - Bytes below a map's published end never change and the file is never cut below it; see [`Map`].
+//! - A handle stays good when its name is renamed or removed, as long as it is in use.
+
+mod atomic;
+mod disk;
+mod lock;
+mod mmap;
+mod sim;
+
+use std::fmt;
+use std::path::Path;
+
+use crate::error::Result;
+use crate::sync::Arc;
+
+pub(crate) use atomic::{read_small, replace};
+pub(crate) use disk::Disk;
+pub(crate) use mmap::Map;
+pub use sim::SimDisk;
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The name, without its directory. Names that are not UTF-8 are left out of listings: none of ours is.
+    pub(crate) name: String,
+    pub(crate) kind: EntryKind,
+    /// Bytes, for a regular file.
+    pub(crate) len: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    File,
+    Directory,
+    /// A link, a socket, …: never followed, never opened.
+    Other,
+}
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Open {
+    /// It must exist; it is only read.
+    Read,
+    /// It must exist; it is read and written.
+    Write,
+    /// Made when absent, emptied when there.
+    Truncate,
+    /// It must not exist.
+    New,
+}
+
+/// A disk. Object-safe; called at most once per batch on the hot paths.
+pub(crate) trait Storage: fmt::Debug + Send + Sync {
+    /// All names in a directory, in no order.
+    fn list(&self, dir: &Path) -> Result<Vec<Entry>>;
+    /// Makes a directory and its missing parents. The entry of each made directory is synced before this returns.
+    fn create_dir(&self, dir: &Path) -> Result<()>;
+    /// Opens a regular file; links are refused.
+    fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>>;
+    /// Renames a file or directory, replacing a file of the new name.
+    fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> Result<()>;
+    /// Takes the exclusive lock of a directory, whose lock file is `path`; released when the guard is dropped.
+    fn lock(&self, path: &Path) -> Result<Box<dyn LockGuard>>;
+}
+
+/// Keeps a directory's lock.
+pub(crate) trait LockGuard: fmt::Debug + Send + Sync {}
+
+/// An open file.
+pub(crate) trait File: fmt::Debug + Send + Sync {
+    /// Its length now.
+    fn len(&self) -> Result<u64>;
+    /// Reads from `position` until `into` is full or the file ends; returns how many bytes were read.
+    fn read_at(&self, into: &mut [u8], position: u64) -> Result<usize>;
+    /// Writes all of `bytes` at `position`, growing the file as needed. After an error any part may have been written.
+    fn write_at(&self, bytes: &[u8], position: u64) -> Result<()>;
+    /// Writes several buffers one after the other as a single operation.
+    fn write_all_at(&self, parts: &[&[u8]], position: u64) -> Result<()>;
+    /// Cuts the file, or grows it with zeros.
+    fn set_len(&self, len: u64) -> Result<()>;
+    /// Makes the contents, and the length, durable (`fdatasync`).
+    fn sync_data(&self) -> Result<()>;
+    /// Forgets what the operating system caches of this file, so that the next read shows the device's view.
+    fn drop_cache(&self) -> Result<()>;
+    /// When the file was last written, in milliseconds since 1970.
+    fn modified_ms(&self) -> Result<i64>;
+    /// Maps the first `len` bytes for reading; `len` may lie beyond the end of the file.
+    /// `None` where maps are not to be had (the simulated disk, no address space left): use `read_at` then.
+    fn map(&self, len: u64) -> Result<Option<Arc<Map>>>;
+}
