@@ -205,18 +205,28 @@ pub enum ErrorKind {
         /// The file that could not be opened.
         path: PathBuf,
     },
+    /// The consumer reads from other partitions.
+    #[error("{topic}-{partition} is not assigned to this consumer: call assign first")]
+    NotAssigned {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+    /// A partition has no position, and `auto.offset.reset` is none.
+    #[error("{topic}-{partition} has no position and auto.offset.reset is none: seek first")]
+    NoPosition {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
     /// The handle, or its store, was closed.
     #[error("closed")]
     Closed,
     /// Another thread woke the consumer.
     #[error("woken")]
     Woken,
-    /// The call would wait for itself.
-    #[error("{call} can not be called from a delivery hook: it would wait for itself")]
-    WouldWaitForItself {
-        /// The call.
-        call: &'static str,
-    },
     /// The operating system refused.
     #[error("{op} {}: {kind}{}", path.display(), code.map(|c| format!(" (os error {c})")).unwrap_or_default())]
     Io {

@@ -1,0 +1,225 @@
+//! What a topic is made with; kept in the store's catalog under Kafka's property names.
+
+use super::{check, invalid};
+use crate::error::Result;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_HEADER_BYTES, PARTITIONS_MAX, SEGMENT_BYTES_MAX, UNSYNCED_BYTES_MAX};
+use crate::types::Durability;
+
+/// How a topic stores its records.
+///
+/// ```
+/// use logstead::{Durability, TopicConfig};
+///
+/// let config = TopicConfig::default().partitions(4).durability(Durability::PageCache);
+/// assert_eq!(config, config.clone());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicConfig {
+    pub(crate) partitions: u32,
+    pub(crate) durability: Durability,
+    pub(crate) segment_bytes: u64,
+    pub(crate) segment_ms: u64,
+    pub(crate) segment_jitter_ms: u64,
+    pub(crate) segment_index_bytes: u64,
+    pub(crate) index_interval_bytes: u64,
+    pub(crate) max_message_bytes: usize,
+    pub(crate) flush_ms: u64,
+    pub(crate) flush_bytes: u64,
+}
+
+impl Default for TopicConfig {
+    fn default() -> Self {
+        TopicConfig {
+            partitions: 1,
+            durability: Durability::Disk,
+            segment_bytes: 1 << 30,
+            segment_ms: 604_800_000,
+            segment_jitter_ms: 0,
+            segment_index_bytes: 10_485_760,
+            index_interval_bytes: 4_096,
+            max_message_bytes: 1_048_588,
+            flush_ms: 1_000,
+            flush_bytes: UNSYNCED_BYTES_MAX,
+        }
+    }
+}
+
+impl TopicConfig {
+    /// `num.partitions`: how many partitions, 1 to 10,000. Default 1. It can not change later.
+    #[must_use]
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// What "committed" means for this topic. Default [`Durability::Disk`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// `segment.bytes`: a segment is closed before it grows beyond this. Default 1 GiB, at most 2 GiB - 1.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// `segment.ms`: a segment is closed when a record this much younger than its first arrives. Default 7 days.
+    #[must_use]
+    pub fn segment_ms(mut self, ms: u64) -> Self {
+        self.segment_ms = ms;
+        self
+    }
+
+    /// `segment.jitter.ms`: at most this is taken off `segment.ms`, by chance, once per segment. Default 0.
+    #[must_use]
+    pub fn segment_jitter_ms(mut self, ms: u64) -> Self {
+        self.segment_jitter_ms = ms;
+        self
+    }
+
+    /// `segment.index.bytes`: the most an index may take; a full one closes the segment. Default 10 MiB.
+    #[must_use]
+    pub fn segment_index_bytes(mut self, bytes: u64) -> Self {
+        self.segment_index_bytes = bytes;
+        self
+    }
+
+    /// `index.interval.bytes`: an index entry is made after more than this many bytes. Default 4096.
+    #[must_use]
+    pub fn index_interval_bytes(mut self, bytes: u64) -> Self {
+        self.index_interval_bytes = bytes;
+        self
+    }
+
+    /// `max.message.bytes`: the largest batch accepted, as stored. Default 1,048,588, at most 100 MiB.
+    #[must_use]
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.max_message_bytes = bytes;
+        self
+    }
+
+    /// `flush.ms`: records of a `Disk` topic that nobody waits for are synced after this long. Default 1000.
+    ///
+    /// Kafka's default is "never", since its safety comes from replication; ours comes from the disk.
+    #[must_use]
+    pub fn flush_ms(mut self, ms: u64) -> Self {
+        self.flush_ms = ms;
+        self
+    }
+
+    /// Checks every value and the relations between them.
+    pub(crate) fn validate(&self) -> Result<()> {
+        check(
+            (1..=PARTITIONS_MAX).contains(&self.partitions),
+            "num.partitions",
+            self.partitions,
+            "must be 1 to 10,000",
+        )?;
+        check(
+            (BATCH_HEADER_BYTES as u64..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes),
+            "segment.bytes",
+            self.segment_bytes,
+            "must be 61 to 2147483647",
+        )?;
+        check(self.segment_ms >= 1, "segment.ms", self.segment_ms, "must be at least 1")?;
+        check(
+            (24..=i32::MAX as u64).contains(&self.segment_index_bytes),
+            "segment.index.bytes",
+            self.segment_index_bytes,
+            "must hold two entries: 24 to 2147483647",
+        )?;
+        check(
+            self.index_interval_bytes <= i32::MAX as u64,
+            "index.interval.bytes",
+            self.index_interval_bytes,
+            "must be at most 2147483647",
+        )?;
+        check(
+            (BATCH_HEADER_BYTES..=BATCH_BYTES_MAX).contains(&self.max_message_bytes),
+            "max.message.bytes",
+            self.max_message_bytes,
+            "must be 61 bytes to 100 MiB",
+        )?;
+        check(self.flush_ms >= 1, "flush.ms", self.flush_ms, "must be at least 1")
+    }
+
+    /// The settings as Kafka's (and two of our own) property names, in a fixed order.
+    pub(crate) fn to_properties(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("num.partitions", self.partitions.to_string()),
+            ("logstead.durability", self.durability.to_string()),
+            ("segment.bytes", self.segment_bytes.to_string()),
+            ("segment.ms", self.segment_ms.to_string()),
+            ("segment.jitter.ms", self.segment_jitter_ms.to_string()),
+            ("segment.index.bytes", self.segment_index_bytes.to_string()),
+            ("index.interval.bytes", self.index_interval_bytes.to_string()),
+            ("max.message.bytes", self.max_message_bytes.to_string()),
+            ("flush.ms", self.flush_ms.to_string()),
+        ]
+    }
+
+    /// Sets one property by name; an unknown name is an error.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        fn number<T: std::str::FromStr>(name: &'static str, value: &str) -> Result<T> {
+            value.parse().map_err(|_| invalid(name, value, "is not a number in range"))
+        }
+        match name {
+            "num.partitions" => self.partitions = number("num.partitions", value)?,
+            "logstead.durability" => {
+                self.durability = match value {
+                    "disk" => Durability::Disk,
+                    "page-cache" => Durability::PageCache,
+                    _ => return Err(invalid("logstead.durability", value, "is neither disk nor page-cache")),
+                }
+            }
+            "segment.bytes" => self.segment_bytes = number("segment.bytes", value)?,
+            "segment.ms" => self.segment_ms = number("segment.ms", value)?,
+            "segment.jitter.ms" => self.segment_jitter_ms = number("segment.jitter.ms", value)?,
+            "segment.index.bytes" => self.segment_index_bytes = number("segment.index.bytes", value)?,
+            "index.interval.bytes" => self.index_interval_bytes = number("index.interval.bytes", value)?,
+            "max.message.bytes" => self.max_message_bytes = number("max.message.bytes", value)?,
+            "flush.ms" => self.flush_ms = number("flush.ms", value)?,
+            _ => return Err(invalid("topic setting", name, "is not known")),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_round_trip() {
+        let config = TopicConfig::default()
+            .partitions(7)
+            .durability(Durability::PageCache)
+            .segment_bytes(123_456)
+            .segment_ms(9)
+            .segment_jitter_ms(3)
+            .segment_index_bytes(240)
+            .index_interval_bytes(100)
+            .max_message_bytes(2_000)
+            .flush_ms(77);
+        let mut read = TopicConfig::default();
+        for (name, value) in config.to_properties() {
+            read.set(name, &value).unwrap();
+        }
+        assert_eq!(read, config);
+    }
+
+    #[test]
+    fn unknown_and_wild_values_are_errors() {
+        let mut config = TopicConfig::default();
+        assert!(config.set("segment.byte", "1").is_err());
+        assert!(config.set("segment.bytes", "many").is_err());
+        assert!(TopicConfig::default().partitions(0).validate().is_err());
+        assert!(TopicConfig::default().segment_bytes(1 << 31).validate().is_err());
+        assert!(TopicConfig::default().segment_index_bytes(8).validate().is_err());
+        assert!(TopicConfig::default().max_message_bytes(1 << 30).validate().is_err());
+        TopicConfig::default().validate().unwrap();
+    }
+}

@@ -1,0 +1,179 @@
+//! From sealed batches to bytes in the active segment: offsets, one write, publish.
+
+use super::roll::{RollCheck, should_roll};
+use super::{Log, Tail};
+use crate::error::{ErrorKind, Result};
+use crate::record::Sealed;
+use crate::segment::Segment;
+use crate::sync::{Arc, MutexGuard, Ordering};
+use crate::types::{Durability, Offset};
+
+impl Log {
+    /// Appends the first of `batches`, and as many more as go into the same segment, with one write. Returns how
+    /// many; their headers then carry their offsets. On an error nothing was appended.
+    pub(crate) fn append(self: &Arc<Self>, batches: &mut [Sealed], expected_end: Option<Offset>) -> Result<usize> {
+        for batch in batches.iter() {
+            self.check_size(batch.bytes().len())?;
+        }
+        let count = {
+            let mut tail = self.roomy_tail(batches, expected_end)?;
+            self.write(&mut tail, batches)?
+        };
+        match self.config.durability {
+            Durability::PageCache => {
+                self.bells.ring();
+                if self.flush.has_sealed() {
+                    self.mark_dirty();
+                }
+            }
+            Durability::Disk => self.mark_dirty(),
+        }
+        Ok(count)
+    }
+
+    fn check_size(&self, bytes: usize) -> Result<()> {
+        let too_large =
+            |limit, setting| Err(ErrorKind::RecordTooLarge { bytes, limit, setting }.into());
+        if bytes > self.config.max_message_bytes {
+            return too_large(self.config.max_message_bytes, "max.message.bytes");
+        }
+        if bytes as u64 > self.config.segment_bytes {
+            return too_large(usize::try_from(self.config.segment_bytes).unwrap_or(usize::MAX), "segment.bytes");
+        }
+        Ok(())
+    }
+
+    /// The tail, with an active segment that has room for the first batch.
+    fn roomy_tail(&self, batches: &[Sealed], expected_end: Option<Offset>) -> Result<MutexGuard<'_, Tail>> {
+        let mut tail = self.tail.lock();
+        loop {
+            while tail.rolling {
+                self.rolled.wait(&mut tail);
+            }
+            self.check_writable()?;
+            if let Some(expected) = expected_end
+                && expected != tail.next_offset
+            {
+                return Err(ErrorKind::OffsetMismatch { expected, actual: tail.next_offset }.into());
+            }
+            let full = batches.first().is_some_and(|batch| self.is_full_for(&tail, 0, tail.next_offset, batch, 0));
+            if !full {
+                return Ok(tail);
+            }
+            tail.rolling = true;
+            let base = tail.next_offset;
+            let old = Arc::clone(&tail.active);
+            drop(tail);
+            let rolled = self.roll(&old, base);
+            tail = self.tail.lock();
+            tail.rolling = false;
+            if let Ok(new) = &rolled {
+                tail.active = Arc::clone(new);
+                tail.segment_ms = self.jittered_segment_ms();
+            }
+            self.rolled.notify_all();
+            rolled?;
+        }
+    }
+
+    /// Whether the active segment, with `pending_bytes` in `pending` batches before it, must not take this batch.
+    fn is_full_for(&self, tail: &Tail, pending_bytes: u64, next: Offset, batch: &Sealed, pending: usize) -> bool {
+        let fill = tail.active.fill();
+        should_roll(&RollCheck {
+            segment_base: tail.active.base(),
+            segment_bytes: tail.active.written() + pending_bytes,
+            segment_bytes_max: self.config.segment_bytes,
+            segment_ms: tail.segment_ms,
+            created_ms: tail.active.created_ms,
+            first_timestamp: fill.first_timestamp,
+            indexes_full: fill.is_full_with(pending),
+            incoming_bytes: batch.bytes().len() as u64,
+            incoming_last_offset: next + Offset::from(batch.header().last_offset_delta),
+            incoming_max_timestamp: batch.header().max_timestamp,
+            now_ms: if fill.first_timestamp.is_some_and(|first| first >= 0) { 0 } else { self.context.clock.now_ms() },
+        })
+    }
+
+    /// Patches, writes and publishes what goes into the active segment.
+    fn write(&self, tail: &mut Tail, batches: &mut [Sealed]) -> Result<usize> {
+        let mut next = tail.next_offset;
+        let mut bytes = 0;
+        let mut count = 0;
+        for batch in batches.iter_mut() {
+            if count > 0 && self.is_full_for(tail, bytes, next, batch, count) {
+                break;
+            }
+            batch.place(next, self.leader_epoch);
+            next = batch.header().next_offset();
+            bytes += batch.bytes().len() as u64;
+            count += 1;
+        }
+        let group = batches.get(..count).unwrap_or_default();
+        let written = match group {
+            [one] => tail.active.write(&[one.bytes()]),
+            many => tail.active.write(&many.iter().map(Sealed::bytes).collect::<Vec<_>>()),
+        };
+        let position = written.map_err(|failed| {
+            if failed.cut_back { failed.error } else { self.poison(&failed.error) }
+        })?;
+        tail.active.publish(position, group.iter().map(Sealed::header));
+        tail.next_offset = next;
+        self.log_end.store(next, Ordering::Release);
+        match self.config.durability {
+            Durability::PageCache => {
+                tail.active.show(position + bytes);
+                self.high_watermark.store(next, Ordering::SeqCst);
+            }
+            Durability::Disk => {
+                self.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Closes the active segment and makes the next, outside the tail's lock: `rolling` keeps others away.
+    fn roll(&self, old: &Arc<Segment>, base: Offset) -> Result<Arc<Segment>> {
+        let mut segments = self.segments.read().clone();
+        let now = self.context.clock.now_ms();
+        let new = Segment::create(&self.context.storage, &self.dir, base, Self::segment_config(&self.config), now)?;
+        let new = Arc::new(new);
+        if base == old.base() {
+            // An empty segment whose indexes are full: made anew at the same base (E9).
+            segments.pop();
+        } else {
+            old.seal();
+            self.flush.add_sealed(old);
+        }
+        segments.push(Arc::clone(&new));
+        *self.segments.write() = segments;
+        Ok(new)
+    }
+
+    pub(super) fn jittered_segment_ms(&self) -> u64 {
+        let jitter = self.config.segment_jitter_ms.min(self.config.segment_ms);
+        if jitter == 0 {
+            return self.config.segment_ms;
+        }
+        let mut bytes = [0; 8];
+        // No luck with the random source: no jitter is a good value too.
+        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        self.config.segment_ms - u64::from_ne_bytes(bytes) % jitter
+    }
+
+    /// Keeps the bound on unsynced bytes: whoever crossed it syncs, or waits for who does. For those who appended,
+    /// and never for a leader.
+    pub(crate) fn bound_unsynced(self: &Arc<Self>) -> Result<()> {
+        if self.unsynced_bytes.load(Ordering::Relaxed) > self.config.flush_bytes {
+            self.wait_committed(self.log_end(), None)?;
+        }
+        Ok(())
+    }
+
+    fn mark_dirty(self: &Arc<Self>) {
+        let now_ms = u64::try_from(self.context.clock.monotonic().as_millis()).unwrap_or(u64::MAX - 1);
+        if self.dirty_since_ms.load(Ordering::SeqCst) == 0 {
+            self.dirty_since_ms.store(now_ms + 1, Ordering::SeqCst);
+        }
+        self.context.unsynced.list(self);
+    }
+}

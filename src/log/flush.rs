@@ -1,0 +1,218 @@
+//! Group commit: one leader syncs for all who wait, holding no lock that an append needs.
+//!
+//! Leadership is asked for from above. The leader first lets those who wait append what they hold, then takes the
+//! end of the log, syncs, moves the high watermark there, gives leadership back and wakes the others, one of whom
+//! leads next with all that came in meanwhile.
+
+use std::time::{Duration, Instant};
+
+use super::{Log, committed::Committed};
+use crate::error::{ErrorKind, Result};
+use crate::segment::Segment;
+use crate::sync::{Arc, Condvar, Mutex, Ordering};
+use crate::types::{Durability, Offset};
+
+/// Batches that were accepted above and not appended yet.
+pub(crate) trait Source: Send + Sync {
+    /// Seals and appends them, unless somebody else is at it.
+    fn drain(&self);
+}
+
+/// Who leads, and what waits for the leader.
+#[derive(Default)]
+pub(super) struct Flush {
+    leading: Mutex<bool>,
+    done: Condvar,
+    /// Closed segments that are not known to be synced.
+    sealed: Mutex<Vec<Arc<Segment>>>,
+    /// Whose batches the next leader appends first.
+    sources: Mutex<Vec<Arc<dyn Source>>>,
+}
+
+impl std::fmt::Debug for Flush {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flush").field("leading", &self.leading).finish_non_exhaustive()
+    }
+}
+
+impl Flush {
+    pub(super) fn add_sealed(&self, segment: &Arc<Segment>) {
+        self.sealed.lock().push(Arc::clone(segment));
+    }
+
+    pub(super) fn has_sealed(&self) -> bool {
+        !self.sealed.lock().is_empty()
+    }
+
+    pub(super) fn wake_all(&self) {
+        // Under the lock, or a waiter between its check and its sleep would miss it.
+        let _leading = self.leading.lock();
+        self.done.notify_all();
+    }
+}
+
+/// The right to sync a log; one at a time. Dropped without [`Lead::commit`] it passes on.
+#[derive(Debug)]
+pub(crate) struct Lead<'l> {
+    log: &'l Arc<Log>,
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        *self.log.flush.leading.lock() = false;
+        self.log.flush.done.notify_all();
+    }
+}
+
+impl Lead<'_> {
+    /// Makes everything committed that was written, or handed in by a [`Source`], before the call.
+    pub(crate) fn commit(self) -> Result<()> {
+        let log = self.log;
+        let sources = std::mem::take(&mut *log.flush.sources.lock());
+        for source in sources {
+            source.drain();
+        }
+        log.sync(log.config.durability == Durability::Disk)
+    }
+}
+
+impl Log {
+    /// Leadership, if nobody has it.
+    pub(crate) fn try_lead(self: &Arc<Self>) -> Option<Lead<'_>> {
+        let mut leading = self.flush.leading.lock();
+        if *leading {
+            return None;
+        }
+        *leading = true;
+        Some(Lead { log: self })
+    }
+
+    /// Leadership, waited for until `deadline`.
+    fn lead_until(self: &Arc<Self>, deadline: Option<Instant>) -> Option<Lead<'_>> {
+        let mut leading = self.flush.leading.lock();
+        while *leading {
+            if !self.wait(&mut leading, deadline) {
+                return None;
+            }
+        }
+        *leading = true;
+        Some(Lead { log: self })
+    }
+
+    fn wait(&self, leading: &mut crate::sync::MutexGuard<'_, bool>, deadline: Option<Instant>) -> bool {
+        match deadline {
+            None => {
+                self.flush.done.wait(leading);
+                true
+            }
+            Some(deadline) => !self.flush.done.wait_until(leading, deadline).timed_out(),
+        }
+    }
+
+    /// Asks the next leader to append what `source` holds.
+    pub(crate) fn enlist(&self, source: Arc<dyn Source>) {
+        let mut sources = self.flush.sources.lock();
+        if !sources.iter().any(|listed| Arc::ptr_eq(listed, &source)) {
+            sources.push(source);
+        }
+    }
+
+    /// Sleeps until the present leader is done; returns at once when there is none. `false`: the time is up.
+    pub(crate) fn wait_for_leader(&self, deadline: Option<Instant>) -> bool {
+        let mut leading = self.flush.leading.lock();
+        !*leading || self.wait(&mut leading, deadline)
+    }
+
+    /// Drives until everything below `end` is committed. `false`: the time was up first.
+    pub(crate) fn wait_committed(self: &Arc<Self>, end: Offset, deadline: Option<Instant>) -> Result<bool> {
+        while self.high_watermark() < end {
+            if let Some(failure) = self.failure() {
+                return Err(failure.clone());
+            }
+            match self.try_lead() {
+                Some(lead) => lead.commit()?,
+                None if self.wait_for_leader(deadline) => {}
+                None => return Ok(self.high_watermark() >= end),
+            }
+        }
+        Ok(true)
+    }
+
+    /// What `flush.ms`, and closed segments of a `PageCache` topic, ask for.
+    pub(crate) fn sync_due(self: &Arc<Self>) -> Result<()> {
+        match self.try_lead() {
+            Some(lead) if self.config.durability == Durability::Disk => lead.commit(),
+            Some(_lead) => self.sync(false),
+            None => Ok(()),
+        }
+    }
+
+    /// When the next sync is due that nobody waits for, on the monotonic clock.
+    pub(super) fn sync_due_at(&self) -> Option<Duration> {
+        let since = self.dirty_since_ms.load(Ordering::SeqCst).checked_sub(1)?;
+        if self.failure().is_some() {
+            return None;
+        }
+        Some(Duration::from_millis(match self.config.durability {
+            Durability::Disk => since.saturating_add(self.config.flush_ms),
+            Durability::PageCache => since,
+        }))
+    }
+
+    /// Everything to the device, whatever the durability: for `close`.
+    pub(super) fn sync_everything(self: &Arc<Self>) -> Result<()> {
+        if let Some(failure) = self.failure() {
+            return Err(failure.clone());
+        }
+        match self.lead_until(None) {
+            Some(_lead) => self.sync(true),
+            None => Err(ErrorKind::Closed.into()),
+        }
+    }
+
+    /// Syncs closed segments, and the active one if `active_too`, then moves what depends on it. Leader only.
+    fn sync(&self, active_too: bool) -> Result<()> {
+        if let Some(failure) = self.failure() {
+            return Err(failure.clone());
+        }
+        // Before the end is taken: what is written later is dirty again.
+        self.dirty_since_ms.store(0, Ordering::SeqCst);
+        self.unsynced_bytes.store(0, Ordering::Relaxed);
+        let (active, position, end) = {
+            let tail = self.tail.lock();
+            (Arc::clone(&tail.active), tail.active.written(), tail.next_offset)
+        };
+        let sealed = std::mem::take(&mut *self.flush.sealed.lock());
+        for segment in &sealed {
+            segment.sync().map_err(|error| self.poison(&error))?;
+            // An index is rebuilt when it is missing: its loss is no reason to stop.
+            segment.close_index();
+        }
+        if active_too && active.is_dirty() {
+            active.sync().map_err(|error| self.poison(&error))?;
+            // As above, and only a hint: errors show again at roll or close.
+            let _ = active.flush_index(false);
+        }
+        let proven = if active_too { end } else { active.base() };
+        self.recovery_point.fetch_max(proven, Ordering::AcqRel);
+        if self.config.durability == Durability::Disk {
+            for segment in &sealed {
+                segment.show(segment.written());
+            }
+            self.note_committed(&active, position, end);
+            active.show(position);
+            self.high_watermark.fetch_max(end, Ordering::SeqCst);
+            self.bells.ring();
+        }
+        Ok(())
+    }
+
+    /// Leaves word of the committed end beside the segments.
+    fn note_committed(&self, active: &Segment, position: u64, end_offset: Offset) {
+        let Some(file) = &self.committed_file else { return };
+        let position = u32::try_from(position).unwrap_or(u32::MAX);
+        let slot = Committed { segment_base: active.base(), position, end_offset };
+        // Opportunistic: without it recovery looks at more, and loses nothing.
+        let _ = file.write_at(&slot.encode(), 0);
+    }
+}

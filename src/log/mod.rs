@@ -1,0 +1,264 @@
+//! One partition: an ordered list of segments, one of them active.
+//!
+//! Invariants:
+//! - The high watermark passes a record only after it is committed: written (`PageCache`), or synced (`Disk`).
+//! - Records are published after they are written; offsets are given out and published under one lock (`tail`).
+//! - The `tail` lock covers check, patch, one write, publish. Never a sync, a directory operation, compression or a
+//!   checksum: a roll makes its files outside the lock, behind the `rolling` flag.
+//! - A new segment's directory entry is synced before the high watermark enters it.
+//! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
+//! - A failed sync poisons the log; it is not retried.
+//! - Lock order: lane (above) → `tail` → segment list → bell. `flush` is never held while one of them is taken.
+
+mod append;
+mod bell;
+pub(crate) mod checkpoint;
+mod committed;
+mod flush;
+mod open;
+mod read;
+mod records;
+mod recover;
+mod roll;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::TopicConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::{Segment, SegmentConfig};
+use crate::storage::{File, Storage};
+use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, Ordering, RwLock};
+use crate::time::Clock;
+use crate::types::{Durability, Offset, TopicName};
+
+pub(crate) use bell::{Bell, Bells};
+pub(crate) use flush::Source as PendingBatches;
+pub(crate) use open::OpenHints;
+pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
+pub use recover::{PartitionReport, RecoveryEvent};
+
+/// What all logs of a store share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) root: PathBuf,
+    pub(crate) read_only: bool,
+    pub(crate) unsynced: Unsynced,
+    pub(crate) wake: Wake,
+}
+
+/// Wakes the one who does the work that nobody waits for, if it sleeps.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    asleep: AtomicBool,
+    bell: Bell,
+}
+
+impl Wake {
+    /// Free when nobody sleeps.
+    pub(crate) fn wake(&self) {
+        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
+
+    /// Announces the sleep; what became due before is looked for once more after this.
+    pub(crate) fn fall_asleep(&self) {
+        self.asleep.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn sleep(&self, time: Duration) {
+        self.bell.wait_until(std::time::Instant::now() + time);
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+/// The logs that hold something no sync covers, for whoever does the work that nobody waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced {
+    logs: Mutex<Vec<Arc<Log>>>,
+}
+
+impl Unsynced {
+    /// Those whose sync is due, and how long until the next is. Logs that are clean are dropped from the list.
+    pub(crate) fn due(&self, now: Duration) -> (Vec<Arc<Log>>, Option<Duration>) {
+        let mut due = Vec::new();
+        let mut next: Option<Duration> = None;
+        self.logs.lock().retain(|log| match log.sync_due_at() {
+            None => {
+                log.listed.store(false, Ordering::SeqCst);
+                // An append that saw `listed` a moment ago counts on this list.
+                log.sync_due_at().is_some() && !log.listed.swap(true, Ordering::SeqCst)
+            }
+            Some(at) if at <= now => {
+                due.push(Arc::clone(log));
+                true
+            }
+            Some(at) => {
+                let left = at - now;
+                next = Some(next.map_or(left, |n| n.min(left)));
+                true
+            }
+        });
+        (due, next)
+    }
+
+    fn list(&self, log: &Arc<Log>) {
+        if !log.listed.swap(true, Ordering::SeqCst) {
+            self.logs.lock().push(Arc::clone(log));
+            log.context.wake.wake();
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.logs.lock().clear();
+    }
+}
+
+/// One partition's log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    context: Arc<Context>,
+    topic: TopicName,
+    partition: i32,
+    dir: Arc<Path>,
+    config: TopicConfig,
+    /// Offsets follow one another without gaps: made by this crate and never compacted.
+    contiguous: bool,
+    leader_epoch: i32,
+    tail: Mutex<Tail>,
+    rolled: Condvar,
+    segments: RwLock<Vec<Arc<Segment>>>,
+    log_start: AtomicI64,
+    log_end: AtomicI64,
+    high_watermark: AtomicI64,
+    recovery_point: AtomicI64,
+    unsynced_bytes: AtomicU64,
+    /// When the oldest write that no sync covers happened, in milliseconds of the monotonic clock plus one; 0 = none.
+    dirty_since_ms: AtomicU64,
+    listed: AtomicBool,
+    flush: flush::Flush,
+    committed_file: Option<Arc<dyn File>>,
+    failure: OnceLock<Error>,
+    closed: AtomicBool,
+    pub(crate) bells: Arc<Bells>,
+    source: Arc<records::Source>,
+}
+
+/// The end that grows.
+#[derive(Debug)]
+struct Tail {
+    active: Arc<Segment>,
+    next_offset: Offset,
+    /// `segment.ms` less this segment's jitter.
+    segment_ms: u64,
+    rolling: bool,
+}
+
+impl Log {
+    pub(crate) fn log_start(&self) -> Offset {
+        self.log_start.load(Ordering::Acquire)
+    }
+
+    /// One behind the last record that was written.
+    pub(crate) fn log_end(&self) -> Offset {
+        self.log_end.load(Ordering::Acquire)
+    }
+
+    /// One behind the last record that is committed.
+    pub(crate) fn high_watermark(&self) -> Offset {
+        self.high_watermark.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn recovery_point(&self) -> Offset {
+        self.recovery_point.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.config.durability
+    }
+
+    pub(crate) fn config(&self) -> &TopicConfig {
+        &self.config
+    }
+
+    /// Whether offsets follow one another without gaps.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.contiguous
+    }
+
+    /// The log start, when it lies inside a segment and so must be remembered.
+    pub(crate) fn log_start_to_remember(&self) -> Option<Offset> {
+        let start = self.log_start();
+        self.segments.read().first().is_some_and(|first| start > first.base()).then_some(start)
+    }
+
+    /// Bytes of all segments that were handed to the operating system.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.segments.read().iter().map(|segment| segment.written()).sum()
+    }
+
+    /// Why nothing more is accepted, if so.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failure.get()
+    }
+
+    /// Ends the log for good after a failed sync. The first failure counts.
+    #[cold]
+    fn poison(&self, error: &Error) -> Error {
+        let poisoned = self.failure.get_or_init(|| {
+            ErrorKind::Poisoned {
+                topic: self.topic.to_string(),
+                partition: self.partition,
+                from: self.high_watermark(),
+                why: error.to_string(),
+            }
+            .into()
+        });
+        self.flush.wake_all();
+        self.bells.ring();
+        poisoned.clone()
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if let Some(failure) = self.failure.get() {
+            return Err(failure.clone());
+        }
+        if self.context.read_only {
+            return Err(ErrorKind::ReadOnly { path: self.dir.to_path_buf() }.into());
+        }
+        if self.closed.load(Ordering::Acquire) { Err(ErrorKind::Closed.into()) } else { Ok(()) }
+    }
+
+    fn segment_config(config: &TopicConfig) -> SegmentConfig {
+        SegmentConfig {
+            index_interval_bytes: config.index_interval_bytes,
+            segment_index_bytes: config.segment_index_bytes,
+            segment_bytes: config.segment_bytes,
+        }
+    }
+
+    /// Commits everything, closes the files' indexes, and takes no more appends. Reads go on.
+    pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
+        if self.context.read_only || self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let active = {
+            let mut tail = self.tail.lock();
+            while tail.rolling {
+                self.rolled.wait(&mut tail);
+            }
+            Arc::clone(&tail.active)
+        };
+        self.sync_everything()?;
+        active.end_index();
+        active.sync_index()
+    }
+
+    /// Takes no more appends and leaves the files as they are.
+    pub(crate) fn abandon(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}

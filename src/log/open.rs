@@ -1,0 +1,428 @@
+//! Opening a partition: after a clean stop by trust, after any other by looking (reliability rules R1 to R5 and R7).
+//!
+//! What is proven to be synced (recovery point, `logstead-committed`) is not checked again here. Behind it every
+//! batch is, from the device and not from the cache, and the log ends before the first byte that is wrong.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::checkpoint::{LEADER_EPOCHS, read_epochs};
+use super::committed::{Committed, FILE_NAME as COMMITTED};
+use super::recover::{RecoveryEvent, Verdict, judge, set_aside, valid_behind};
+use super::{Bells, Context, Log, Tail, flush::Flush, records::Source};
+use crate::config::TopicConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{BatchHeader, Invalid};
+use crate::segment::name::{self, SegmentFile};
+use crate::segment::{Scan, Segment, Step};
+use crate::storage::{EntryKind, File, Open};
+use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, RwLock};
+use crate::types::{Durability, Offset, TopicName};
+
+/// What the store knows of a partition before it is opened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpenHints {
+    pub(crate) recovery_point: Option<Offset>,
+    pub(crate) log_start: Option<Offset>,
+    /// The store was closed in order.
+    pub(crate) clean: bool,
+    /// The topic was made by this crate: its offsets have no gaps.
+    pub(crate) contiguous: bool,
+}
+
+/// Where the walk over a segment ended, and how.
+struct Walked {
+    end: u64,
+    next_offset: Offset,
+    /// Committed bytes of it are damaged.
+    rotten: bool,
+    /// The log ends here: what lies behind does not follow on it.
+    cut: bool,
+}
+
+struct Opening<'c> {
+    context: &'c Context,
+    topic: &'c TopicName,
+    partition: i32,
+    dir: Arc<Path>,
+    config: &'c TopicConfig,
+    hints: OpenHints,
+    proven: Offset,
+    leader_epoch: i32,
+    events: Vec<RecoveryEvent>,
+}
+
+impl Log {
+    /// Opens the partition in `dir`, with what was found and done.
+    pub(crate) fn open(
+        context: &Arc<Context>,
+        topic: &TopicName,
+        partition: i32,
+        config: &TopicConfig,
+        hints: OpenHints,
+        bells: Arc<Bells>,
+    ) -> Result<(Arc<Log>, Vec<RecoveryEvent>)> {
+        let dir: Arc<Path> = context.root.join(format!("{topic}-{partition}")).into();
+        let slot = Committed::read(context.storage.as_ref(), &dir)?.filter(|_| hints.contiguous);
+        let proven = match (hints.recovery_point, slot) {
+            (None, None) => if hints.clean { Offset::MAX } else { 0 },
+            (point, slot) => point.unwrap_or(0).max(slot.map_or(0, |slot| slot.end_offset)),
+        };
+        let mut opening =
+            Opening { context, topic, partition, dir, config, hints, proven, leader_epoch: 0, events: Vec::new() };
+        let (segments, next_offset) = opening.segments()?;
+        let Opening { dir, hints, leader_epoch, events, .. } = opening;
+        let log_start = hints.log_start.unwrap_or(0).max(segments.first().map_or(0, |first| first.base()));
+        let Some(active) = segments.last().map(Arc::clone) else {
+            return Err(ErrorKind::Damaged {
+                topic: topic.to_string(),
+                partition,
+                why: "it has no segment".to_owned(),
+            }
+            .into());
+        };
+        let durable = config.durability == Durability::Disk && !context.read_only;
+        let committed_file = if durable { Some(committed_file(context, &dir)?) } else { None };
+        let log = Arc::new(Log {
+            context: Arc::clone(context),
+            topic: topic.clone(),
+            partition,
+            contiguous: hints.contiguous,
+            leader_epoch,
+            tail: Mutex::new(Tail { active, next_offset, segment_ms: config.segment_ms, rolling: false }),
+            rolled: Condvar::new(),
+            segments: RwLock::new(segments),
+            log_start: AtomicI64::new(log_start),
+            log_end: AtomicI64::new(next_offset),
+            high_watermark: AtomicI64::new(next_offset),
+            recovery_point: AtomicI64::new(next_offset),
+            unsynced_bytes: AtomicU64::new(0),
+            dirty_since_ms: AtomicU64::new(0),
+            listed: AtomicBool::new(false),
+            flush: Flush::default(),
+            committed_file,
+            failure: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            bells,
+            source: Arc::new(Source { topic: topic.shared(), partition }),
+            config: config.clone(),
+            dir,
+        });
+        let jittered = log.jittered_segment_ms();
+        log.tail.lock().segment_ms = jittered;
+        Ok((log, events))
+    }
+}
+
+fn committed_file(context: &Context, dir: &Path) -> Result<Arc<dyn File>> {
+    let path = dir.join(COMMITTED);
+    match context.storage.open(&path, Open::Write) {
+        Err(error) if error.is_not_found() => context.storage.open(&path, Open::New),
+        other => other,
+    }
+}
+
+impl Opening<'_> {
+    /// All segments, the last one active, and the offset that comes next.
+    fn segments(&mut self) -> Result<(Vec<Arc<Segment>>, Offset)> {
+        self.leader_epoch = read_epochs(self.context.storage.as_ref(), &self.dir.join(LEADER_EPOCHS))
+            .ok()
+            .and_then(|epochs| epochs.last().map(|last| last.0))
+            .unwrap_or(0);
+        let found = self.survey()?;
+        let Some(last) = found.len().checked_sub(1) else {
+            return self.finish(Vec::new(), self.hints.log_start.unwrap_or(0));
+        };
+        let first_unproven = if self.hints.clean {
+            last
+        } else {
+            found.partition_point(|(base, _)| *base <= self.proven).saturating_sub(1)
+        };
+        let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(found.len());
+        let mut next_offset = 0;
+        for (i, &(base, len)) in found.iter().enumerate() {
+            let segment = self.segment(base);
+            segments.push(Arc::clone(&segment));
+            if i < first_unproven {
+                segment.set_end(len);
+                segment.seal();
+                continue;
+            }
+            let next_base = found.get(i + 1).map(|next| next.0);
+            let behind: u64 = found.iter().skip(i + 1).map(|later| later.1).sum();
+            let walked = self.walk(&segment, len, next_base, behind)?;
+            next_offset = walked.next_offset;
+            segment.set_end(walked.end);
+            let is_last = i == last || walked.cut;
+            if walked.cut {
+                self.set_aside_later(found.get(i + 1..).unwrap_or_default())?;
+            }
+            if is_last && !walked.rotten {
+                break;
+            }
+            segment.seal();
+            if !self.context.read_only {
+                segment.close_index();
+            }
+            if is_last {
+                return self.go_on_behind_rot(segments, next_offset);
+            }
+        }
+        self.finish(segments, next_offset)
+    }
+
+    fn finish(&mut self, segments: Vec<Arc<Segment>>, next_offset: Offset) -> Result<(Vec<Arc<Segment>>, Offset)> {
+        if let Some(start) = self.hints.log_start.filter(|start| next_offset < *start) {
+            return self.all_below_start(&segments, start);
+        }
+        let missing = self.hints.contiguous && next_offset < self.proven && self.proven != Offset::MAX;
+        if missing {
+            let (file, position) = segments.last().map_or((self.dir.to_path_buf(), 0), |s| (s.path(), s.written()));
+            let why = format!("offsets {next_offset}..{} were committed and are missing", self.proven);
+            self.events.push(RecoveryEvent::Rot { file, position, why });
+            if let Some(last) = segments.last() {
+                last.seal();
+            }
+            return self.go_on_behind_rot(segments, next_offset);
+        }
+        if segments.is_empty() {
+            return self.fresh(next_offset);
+        }
+        if !self.context.read_only
+            && !self.hints.clean
+            && let Some(active) = segments.last()
+        {
+            // What is about to be served must not be lost by a second crash.
+            active.file(Open::Write)?.sync_data()?;
+        }
+        Ok((segments, next_offset))
+    }
+
+    /// Names and lengths of the `.log` files, rising; left-overs of interrupted operations are removed.
+    fn survey(&mut self) -> Result<Vec<(Offset, u64)>> {
+        let entries = self.context.storage.list(&self.dir)?;
+        let mut logs = Vec::new();
+        let mut indexes = Vec::new();
+        let mut leftovers = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::File) {
+            match SegmentFile::parse(&entry.name) {
+                Some(SegmentFile::Log(base)) => logs.push((base, entry.len)),
+                Some(SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
+                    indexes.push((base, entry.name.clone()));
+                }
+                Some(SegmentFile::Deleted | SegmentFile::Cleaned) => leftovers.push(entry.name.clone()),
+                Some(SegmentFile::Swap) => {
+                    return Err(self.damaged(format!(
+                        "{} is left from a compaction that was interrupted: let the broker that made it start once",
+                        entry.name
+                    )));
+                }
+                Some(SegmentFile::TransactionIndex(_) | SegmentFile::Snapshot(_)) | None => {}
+            }
+        }
+        logs.sort_unstable();
+        let bases: BTreeSet<Offset> = logs.iter().map(|log| log.0).collect();
+        leftovers.extend(indexes.into_iter().filter(|(base, _)| !bases.contains(base)).map(|(_, name)| name));
+        if !self.context.read_only && !leftovers.is_empty() {
+            for name in leftovers {
+                let file = self.dir.join(name);
+                self.context.storage.remove_file(&file)?;
+                self.events.push(RecoveryEvent::LeftoverRemoved { file });
+            }
+            self.context.storage.sync_dir(&self.dir)?;
+        }
+        Ok(logs)
+    }
+
+    fn segment(&self, base: Offset) -> Arc<Segment> {
+        let config = Log::segment_config(self.config);
+        Arc::new(Segment::existing(&self.context.storage, &self.dir, base, config, self.context.clock.now_ms()))
+    }
+
+    /// A log of one empty segment.
+    fn fresh(&self, base: Offset) -> Result<(Vec<Arc<Segment>>, Offset)> {
+        if self.context.read_only {
+            let segment = self.segment(base);
+            segment.begin_index();
+            return Ok((vec![segment], base));
+        }
+        let config = Log::segment_config(self.config);
+        let now = self.context.clock.now_ms();
+        let segment = Segment::create(&self.context.storage, &self.dir, base, config, now)?;
+        segment.sync()?;
+        Ok((vec![Arc::new(segment)], base))
+    }
+
+    /// Goes over the batches of a segment from what is proven on, and decides what its end is.
+    fn walk(&mut self, segment: &Segment, len: u64, next_base: Option<Offset>, behind: u64) -> Result<Walked> {
+        let how = if self.context.read_only { Open::Read } else { Open::Write };
+        let file = segment.file(how)?;
+        if !self.context.read_only && !self.hints.clean {
+            file.sync_data()?;
+            file.drop_cache()?;
+        }
+        let (position, mut expected) = segment.resume_index(self.proven, len)?;
+        let mut scan = Scan::new(file.as_ref(), position, len);
+        let mut rotten = false;
+        let mut after_gap = false;
+        loop {
+            if self.context.read_only && expected >= self.proven && self.proven > 0 && self.is_ours_on_disk() {
+                return Ok(Walked { end: scan.position(), next_offset: expected, rotten, cut: true });
+            }
+            let (position, why) = match scan.next(expected >= self.proven)? {
+                Step::End => return Ok(Walked { end: len, next_offset: expected, rotten, cut: false }),
+                Step::Batch { position, header } => {
+                    match self.check_place(segment, &header, expected, next_base, after_gap) {
+                        Ok(()) => {
+                            segment.note(position, &header);
+                            expected = header.next_offset();
+                            self.leader_epoch = self.leader_epoch.max(header.leader_epoch);
+                            after_gap = false;
+                            continue;
+                        }
+                        Err(why) => {
+                            scan.reject(position);
+                            (position, why)
+                        }
+                    }
+                }
+                Step::Bad { position, why } => (position, why),
+            };
+            let mut valid = valid_behind(segment, position, len)?;
+            if behind > 0 {
+                valid = Some(len - position + behind);
+            }
+            match judge(expected, self.proven, valid, self.window()) {
+                Verdict::Rot => {
+                    rotten = true;
+                    let why = why.to_string();
+                    self.events.push(RecoveryEvent::Rot { file: segment.path(), position, why });
+                    if scan.resync()?.is_none() {
+                        return Ok(Walked { end: len, next_offset: expected, rotten, cut: false });
+                    }
+                    after_gap = true;
+                }
+                Verdict::Residue => {
+                    self.cut_tail(segment, position, len, why, valid.is_some())?;
+                    return Ok(Walked { end: position, next_offset: expected, rotten, cut: true });
+                }
+            }
+        }
+    }
+
+    /// A `Disk` topic of this crate: its writer leaves word of what is committed, and bounds what is not.
+    fn is_ours_on_disk(&self) -> bool {
+        self.hints.contiguous && self.config.durability == Durability::Disk
+    }
+
+    /// How much a crash can leave behind unsynced: twice the bound (one window in the sync, one behind it), and the
+    /// batches that crossed it.
+    fn window(&self) -> Option<u64> {
+        let batches = 2 * self.config.max_message_bytes as u64;
+        self.is_ours_on_disk().then_some(2 * self.config.flush_bytes + batches)
+    }
+
+    fn check_place(
+        &self,
+        segment: &Segment,
+        header: &BatchHeader,
+        expected: Offset,
+        next_base: Option<Offset>,
+        after_gap: bool,
+    ) -> Result<(), Invalid> {
+        let wrong = |why| Err(Invalid::Field { name: "base offset", why });
+        if header.base_offset < expected {
+            return wrong("it lies before the batch in front of it");
+        }
+        if self.hints.contiguous && !after_gap && header.base_offset != expected {
+            return wrong("it does not follow the batch in front of it");
+        }
+        if header.last_offset() - segment.base() > Offset::from(i32::MAX) {
+            return wrong("it is too far from its segment's base");
+        }
+        if next_base.is_some_and(|next| header.last_offset() >= next) {
+            return wrong("it lies in the segment behind it");
+        }
+        Ok(())
+    }
+
+    fn cut_tail(&mut self, segment: &Segment, position: u64, len: u64, why: Invalid, keep: bool) -> Result<()> {
+        if self.context.read_only {
+            return Ok(());
+        }
+        let quarantine = match keep {
+            true => Some(set_aside(self.context.storage.as_ref(), &self.dir, segment, position, len)?),
+            false => None,
+        };
+        let file = segment.file(Open::Write)?;
+        file.set_len(position)?;
+        file.sync_data()?;
+        self.events.push(RecoveryEvent::TailCut {
+            file: segment.path(),
+            position,
+            bytes: len - position,
+            why: why.to_string(),
+            quarantine,
+        });
+        Ok(())
+    }
+
+    /// Takes segments behind a cut out of the log.
+    fn set_aside_later(&mut self, later: &[(Offset, u64)]) -> Result<()> {
+        if later.is_empty() || self.context.read_only {
+            return Ok(());
+        }
+        let storage = &self.context.storage;
+        for &(base, len) in later {
+            let file = self.dir.join(name::log(base));
+            let quarantine = (len > 0).then(|| self.dir.join(name::quarantine(base, 0)));
+            match &quarantine {
+                Some(to) => storage.rename(&file, to)?,
+                None => storage.remove_file(&file)?,
+            }
+            self.remove_indexes(base)?;
+            self.events.push(RecoveryEvent::SegmentSetAside { file, quarantine });
+        }
+        storage.sync_dir(&self.dir)
+    }
+
+    fn remove_indexes(&self, base: Offset) -> Result<()> {
+        for name in [name::offset_index(base), name::time_index(base)] {
+            match self.context.storage.remove_file(&self.dir.join(name)) {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a damaged last segment as it is; appends go to a fresh one behind everything that was committed.
+    fn go_on_behind_rot(
+        &mut self,
+        mut segments: Vec<Arc<Segment>>,
+        next_offset: Offset,
+    ) -> Result<(Vec<Arc<Segment>>, Offset)> {
+        let committed = if self.hints.contiguous && self.proven != Offset::MAX { self.proven } else { 0 };
+        let base = next_offset.max(committed);
+        let (fresh, next_offset) = self.fresh(base)?;
+        segments.extend(fresh);
+        Ok((segments, next_offset))
+    }
+
+    /// Everything lies below the log's start (a broker's delete-records): what is there counts as deleted (G9).
+    fn all_below_start(&mut self, segments: &[Arc<Segment>], start: Offset) -> Result<(Vec<Arc<Segment>>, Offset)> {
+        if !self.context.read_only {
+            for segment in segments {
+                self.context.storage.remove_file(&segment.path())?;
+                self.remove_indexes(segment.base())?;
+            }
+            self.context.storage.sync_dir(&self.dir)?;
+            self.events.push(RecoveryEvent::BelowStartRemoved { log_start: start });
+        }
+        self.fresh(start)
+    }
+
+    fn damaged(&self, why: String) -> Error {
+        ErrorKind::Damaged { topic: self.topic.to_string(), partition: self.partition, why }.into()
+    }
+}

@@ -1,0 +1,238 @@
+//! From an offset to checked records: choose a segment, find the batch, read bytes, verify, unpack.
+
+use std::ops::Range;
+
+use super::records::Part;
+use super::{Log, Records, SharedRecord};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::BATCH_HEADER_BYTES;
+use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, verify_crc};
+use crate::segment::{Fault, Landing, Segment};
+use crate::storage::Region;
+use crate::sync::Arc;
+use crate::types::Offset;
+
+/// A segment, with the first offset that is not its own any more.
+struct Chosen {
+    segment: Arc<Segment>,
+    next_base: Offset,
+}
+
+impl Log {
+    /// Committed batches from the one that holds `from`, about `max_bytes` of them; at least one if there is one.
+    pub(crate) fn read(&self, from: Offset, max_bytes: usize) -> Result<Records> {
+        let end = self.high_watermark();
+        let start = self.log_start();
+        if !(start..=end).contains(&from) {
+            return Err(self.out_of_range(from, start..end));
+        }
+        let mut records = Records::default();
+        let mut at = from;
+        while at < end {
+            let Some(chosen) = self.segment_of(at) else { break };
+            match self.read_segment(&chosen, at, end, max_bytes, &mut records) {
+                Ok(()) => {}
+                Err(fault) => return Err(self.explain(&chosen, at, end, fault)),
+            }
+            if records.stored_bytes() > 0 {
+                break;
+            }
+            // Nothing there: a hole that compaction left, or records that are lost.
+            let resume_at = chosen.next_base.min(end);
+            if self.contiguous {
+                let position = chosen.segment.visible();
+                let why = "records are missing".to_owned();
+                let file = chosen.segment.path();
+                return Err(ErrorKind::Corrupt { file, position, offsets: at..resume_at, resume_at, why }.into());
+            }
+            at = resume_at;
+        }
+        Ok(records)
+    }
+
+    /// The record at `offset`; `None` when compaction removed it or the offset belongs to a marker.
+    pub(crate) fn get(&self, offset: Offset) -> Result<Option<SharedRecord>> {
+        let end = self.high_watermark();
+        if offset == end {
+            return Err(self.out_of_range(offset, self.log_start()..end));
+        }
+        let records = self.read(offset, 1)?;
+        Ok(records.iter().next().filter(|record| record.offset() == offset).map(|record| record.share()))
+    }
+
+    /// The first committed record that is as young as `timestamp`.
+    pub(crate) fn offset_for_time(&self, timestamp: i64) -> Result<Option<(Offset, i64)>> {
+        let end = self.high_watermark();
+        let mut at = self.log_start();
+        while at < end {
+            let Some(chosen) = self.segment_of(at) else { break };
+            match self.search_time(&chosen, at, end, timestamp) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => at = chosen.next_base,
+                Err(fault) => return Err(self.explain(&chosen, at, end, fault)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn search_time(
+        &self,
+        chosen: &Chosen,
+        start: Offset,
+        end: Offset,
+        timestamp: i64,
+    ) -> Result<Option<(Offset, i64)>, Fault> {
+        if chosen.segment.max_timestamp()? < timestamp {
+            return Ok(None);
+        }
+        let mut at = chosen.segment.offset_before(timestamp)?.max(start);
+        while at < end.min(chosen.next_base) {
+            let mut records = Records::default();
+            self.read_segment(chosen, at, end, self.config.max_message_bytes, &mut records)?;
+            for batch in records.batches() {
+                for record in batch.records() {
+                    if record.timestamp_ms() >= timestamp && record.offset() >= start {
+                        return Ok(Some((record.offset(), record.timestamp_ms())));
+                    }
+                }
+            }
+            match records.next_offset() {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last segment whose base is at or below `offset`, else the first.
+    fn segment_of(&self, offset: Offset) -> Option<Chosen> {
+        let segments = self.segments.read();
+        let after = segments.partition_point(|segment| segment.base() <= offset).max(1);
+        Some(Chosen {
+            segment: Arc::clone(segments.get(after - 1)?),
+            next_base: segments.get(after).map_or(Offset::MAX, |next| next.base()),
+        })
+    }
+
+    fn read_segment(
+        &self,
+        chosen: &Chosen,
+        from: Offset,
+        end: Offset,
+        max_bytes: usize,
+        records: &mut Records,
+    ) -> Result<(), Fault> {
+        let Some(landing) = chosen.segment.find(from)? else { return Ok(()) };
+        if landing.header.base_offset >= end {
+            return Ok(());
+        }
+        let want = max_bytes.max(landing.header.size()) as u64;
+        let region = chosen.segment.read(landing.position, want)?;
+        let mut walk = Walk { log: self, chosen, from, end, region, at: 0, landing, expected: landing.expected_base };
+        loop {
+            match walk.next() {
+                Ok(Some(part)) => records.push(part),
+                Ok(None) => return Ok(()),
+                // What was good before the damage is given out; the next read starts at the damage.
+                Err(Fault::Bytes { .. }) if records.stored_bytes() > 0 => return Ok(()),
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    fn out_of_range(&self, requested: Offset, valid: Range<Offset>) -> Error {
+        ErrorKind::OffsetOutOfRange {
+            topic: self.topic.to_string(),
+            partition: self.partition,
+            requested,
+            valid,
+        }
+        .into()
+    }
+
+    /// Turns bad bytes into an error that says which offsets are gone and where reading can go on.
+    #[cold]
+    fn explain(&self, chosen: &Chosen, from: Offset, end: Offset, fault: Fault) -> Error {
+        let (position, why) = match fault {
+            Fault::Disk(error) => return error,
+            Fault::Bytes { position, why } => (position, why),
+        };
+        let file = chosen.segment.path();
+        match why {
+            Invalid::Magic(magic) => return ErrorKind::UnsupportedMagic { file, position, magic }.into(),
+            Invalid::CodecMissing(codec) => return ErrorKind::CodecMissing { codec }.into(),
+            _ => {}
+        }
+        let next_good = match chosen.segment.resync(position) {
+            Ok(Some((_, offset))) if (from + 1..chosen.next_base).contains(&offset) => offset,
+            Ok(_) => chosen.next_base,
+            Err(error) => return error,
+        };
+        let resume_at = next_good.min(end);
+        ErrorKind::Corrupt { file, position, offsets: from..resume_at, resume_at, why: why.to_string() }.into()
+    }
+}
+
+/// Goes from batch to batch of what was read, checking each before it is given out.
+struct Walk<'l> {
+    log: &'l Log,
+    chosen: &'l Chosen,
+    from: Offset,
+    end: Offset,
+    region: Region,
+    at: usize,
+    landing: Landing,
+    /// The base offset that the batch before promised.
+    expected: Option<Offset>,
+}
+
+impl Walk<'_> {
+    fn next(&mut self) -> Result<Option<Part>, Fault> {
+        let position = self.landing.position + self.at as u64;
+        let fault = |why| Fault::Bytes { position, why };
+        let rest = self.region.bytes().get(self.at..).unwrap_or_default();
+        if rest.len() < BATCH_HEADER_BYTES {
+            return self.ends_short(rest.len(), BATCH_HEADER_BYTES);
+        }
+        let header = BatchHeader::parse(rest).map_err(fault)?;
+        if header.base_offset >= self.end && self.at > 0 {
+            return Ok(None);
+        }
+        self.check_place(&header).map_err(fault)?;
+        let size = header.size();
+        let Some(batch) = rest.get(..size) else { return self.ends_short(rest.len(), size) };
+        verify_crc(batch, &header).map_err(fault)?;
+        let section = if header.compression() == Compression::None {
+            self.region.slice(self.at + BATCH_HEADER_BYTES..self.at + size)
+        } else {
+            Region::heap(decompress(&header, batch).map_err(fault)?)
+        };
+        check_records(&header, section.bytes()).map_err(fault)?;
+        self.at += size;
+        self.expected = Some(header.next_offset());
+        Ok(Some(Part::new(&self.log.source, header, section, self.from)))
+    }
+
+    /// A read may end inside any batch but the first: that one was asked for whole.
+    fn ends_short(&self, have: usize, need: usize) -> Result<Option<Part>, Fault> {
+        if self.at > 0 {
+            return Ok(None);
+        }
+        Err(Fault::Bytes { position: self.landing.position, why: Invalid::Short { have, need } })
+    }
+
+    /// The header fields that Kafka's checksum leaves out, against the neighbours.
+    fn check_place(&self, header: &BatchHeader) -> Result<(), Invalid> {
+        let wrong = |why| Err(Invalid::Field { name: "base offset", why });
+        if header.base_offset < self.chosen.segment.base() || header.last_offset() >= self.chosen.next_base {
+            return wrong("it lies outside its segment");
+        }
+        match self.expected {
+            Some(expected) if header.base_offset < expected => wrong("it lies before the batch in front of it"),
+            Some(expected) if self.log.contiguous && header.base_offset != expected => {
+                wrong("it does not follow the batch in front of it")
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The open batch of one partition, and its way into the log.
+//!
+//! Invariants:
+//! - Batches of a lane are appended in the order in which they were opened, by one thread at a time (`draining`).
+//! - Batches are sealed (compressed, checksummed) and appended with the lane unlocked.
+//! - Whoever drains never waits for a sync while `draining` is set: a leader may be waiting for the lane.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::delivery::{BatchCell, Delivery};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{Log, PendingBatches};
+use crate::record::{BatchBuilder, Header, Invalid, Sealed};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::topic::TopicInner;
+use crate::types::{Acks, Durability, Offset};
+
+/// One producer's way to one partition.
+#[derive(Debug)]
+pub(super) struct Lane {
+    shared: Arc<Shared>,
+    topic: Arc<TopicInner>,
+    partition: i32,
+    state: Mutex<State>,
+    drained: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<OpenBatch>,
+    full: VecDeque<OpenBatch>,
+    draining: bool,
+    /// Whoever drains takes the open batch too.
+    open_wanted: bool,
+    /// Listed among the lanes whose batches linger.
+    listed: bool,
+    /// One behind the last record that was appended from here.
+    appended_end: Offset,
+    /// The first error since the last flush.
+    failure: Option<Error>,
+    spare: Option<BatchBuilder>,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct OpenBatch {
+    builder: BatchBuilder,
+    cell: Arc<BatchCell>,
+    reserved_bytes: usize,
+    due: Duration,
+}
+
+/// A record, taken apart, with what was computed of it on the way.
+#[derive(Clone, Copy)]
+pub(super) struct Incoming<'a> {
+    pub(super) timestamp: i64,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: &'a [Header<'a>],
+    pub(super) bytes: usize,
+}
+
+impl Lane {
+    pub(super) fn new(shared: &Arc<Shared>, topic: &Arc<TopicInner>, partition: i32) -> Self {
+        Lane {
+            shared: Arc::clone(shared),
+            topic: Arc::clone(topic),
+            partition,
+            state: Mutex::default(),
+            drained: Condvar::new(),
+        }
+    }
+
+    pub(super) fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    pub(super) fn acks(&self) -> Acks {
+        self.shared.config.acks
+    }
+
+    pub(super) fn log(&self) -> Result<Arc<Log>> {
+        self.topic.log(self.partition)
+    }
+
+    /// Puts a record into the open batch; the thread that fills a batch appends it.
+    #[inline]
+    pub(super) fn send(self: &Arc<Self>, record: Incoming<'_>) -> Result<Delivery> {
+        let batch_size = self.shared.config.batch_size;
+        let mut state = self.state.lock();
+        let open = match &mut state.open {
+            Some(open) if open.builder.bytes() + record.bytes <= batch_size => open,
+            _ => {
+                state = self.open_batch(state, record)?;
+                state.open.as_mut().ok_or(ErrorKind::Closed)?
+            }
+        };
+        let index = open
+            .builder
+            .push(record.timestamp, record.key, record.value, record.headers)
+            .map_err(|invalid| Error::from(ErrorKind::InvalidRecord { why: invalid.reason() }))?;
+        let delivery = open.cell.delivery(index, record.timestamp);
+        if open.builder.bytes() >= batch_size {
+            let full = state.open.take();
+            state.full.extend(full);
+        }
+        if !state.full.is_empty() && !state.draining {
+            self.drain_locked(state);
+            self.log()?.bound_unsynced()?;
+        }
+        Ok(delivery)
+    }
+
+    /// Puts a full open batch in the queue and opens the next, with memory for it.
+    #[cold]
+    fn open_batch<'s>(
+        self: &'s Arc<Self>,
+        mut state: MutexGuard<'s, State>,
+        record: Incoming<'_>,
+    ) -> Result<MutexGuard<'s, State>> {
+        let reserved_bytes = self.shared.config.batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
+        if let Some(full) = state.open.take() {
+            state.full.push_back(full);
+        }
+        while !self.shared.reserve(reserved_bytes) {
+            drop(state);
+            self.shared.make_room(reserved_bytes)?;
+            state = self.state.lock();
+            // Another sender may have opened the batch meanwhile.
+            if state.open.as_ref().is_some_and(|open| {
+                open.builder.bytes() + record.bytes <= self.shared.config.batch_size
+            }) {
+                return Ok(state);
+            }
+            if let Some(full) = state.open.take() {
+                state.full.push_back(full);
+            }
+        }
+        let now = self.shared.clock.monotonic();
+        let builder = state.spare.take().unwrap_or_else(|| BatchBuilder::new(self.shared.config.batch_size));
+        let cell = Arc::new(BatchCell::new(self, record.timestamp));
+        let due = now + Duration::from_millis(self.shared.config.linger_ms);
+        state.open = Some(OpenBatch { builder, cell, reserved_bytes, due });
+        if !std::mem::replace(&mut state.listed, true) {
+            self.shared.list(self);
+        }
+        Ok(state)
+    }
+
+    /// Appends all that was sent before the call, or waits until whoever is at it has. `false`: the time was up.
+    pub(super) fn drain_all(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        while state.draining {
+            state.open_wanted = true;
+            match deadline {
+                None => self.drained.wait(&mut state),
+                Some(deadline) if self.drained.wait_until(&mut state, deadline).timed_out() => return false,
+                Some(_) => {}
+            }
+        }
+        state.open_wanted = true;
+        self.drain_locked(state);
+        true
+    }
+
+    /// Takes batches out, oldest first, until none is left that is full or wanted.
+    fn drain_locked(&self, mut state: MutexGuard<'_, State>) {
+        state.draining = true;
+        loop {
+            let mut batches = std::mem::take(&mut state.full);
+            if std::mem::take(&mut state.open_wanted) {
+                batches.extend(state.open.take());
+            }
+            if batches.is_empty() {
+                state.full = batches;
+                break;
+            }
+            let mut scratch = std::mem::take(&mut state.scratch);
+            drop(state);
+            let (appended_end, failure, spare) = self.append(&mut batches, &mut scratch);
+            state = self.state.lock();
+            state.scratch = scratch;
+            state.appended_end = state.appended_end.max(appended_end);
+            state.spare = spare.or(state.spare.take());
+            if state.failure.is_none() {
+                state.failure = failure;
+            }
+        }
+        state.draining = false;
+        drop(state);
+        self.drained.notify_all();
+    }
+
+    /// Seals and appends batches in order, and tells their deliveries.
+    fn append(
+        &self,
+        batches: &mut VecDeque<OpenBatch>,
+        scratch: &mut Vec<u8>,
+    ) -> (Offset, Option<Error>, Option<BatchBuilder>) {
+        let config = &self.shared.config;
+        let mut failure = None;
+        let mut appended_end = 0;
+        let mut sealed: Vec<Sealed> = Vec::with_capacity(batches.len());
+        let mut cells = Vec::with_capacity(batches.len());
+        let mut freed_bytes = 0;
+        for mut batch in batches.drain(..) {
+            freed_bytes += batch.reserved_bytes;
+            match batch.builder.seal(config.compression, config.compression_level, scratch) {
+                Ok(bytes) => {
+                    sealed.push(bytes);
+                    cells.push(batch.cell);
+                }
+                Err(invalid) => {
+                    let error = seal_error(invalid);
+                    batch.cell.fail(&error);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        let log = self.log();
+        let mut done = 0;
+        while let Some(rest) = sealed.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match log.as_ref().map_err(Error::clone).and_then(|log| log.append(rest, None)) {
+                Ok(count) => {
+                    for (cell, batch) in cells.iter().zip(&sealed).skip(done).take(count) {
+                        cell.complete(batch.header().base_offset);
+                        appended_end = batch.header().next_offset();
+                    }
+                    done += count;
+                }
+                Err(error) => {
+                    // Only this batch: a smaller one behind it may still fit.
+                    if let Some(cell) = cells.get(done) {
+                        cell.fail(&error);
+                    }
+                    failure.get_or_insert(error);
+                    done += 1;
+                }
+            }
+        }
+        self.shared.release(freed_bytes);
+        let spare = sealed.pop().map(|batch| BatchBuilder::from_buffer(batch.into_buffer()));
+        (appended_end, failure, spare)
+    }
+
+    /// One step towards a delivery that is not appended yet. `false`: the time was up.
+    pub(super) fn drive(self: &Arc<Self>, deadline: Option<Instant>) -> Result<bool> {
+        if self.acks() != Acks::All || self.topic.config.durability == Durability::PageCache {
+            return Ok(self.drain_all(deadline));
+        }
+        let log = self.log()?;
+        if let Some(lead) = log.try_lead() {
+            if !self.drain_all(deadline) {
+                return Ok(false);
+            }
+            // What the sync says, the delivery says too.
+            let _ = lead.commit();
+            return Ok(true);
+        }
+        // Left in the open batch, the record goes out with those of all who wait: the next leader takes them.
+        log.enlist(Arc::clone(self) as Arc<dyn PendingBatches>);
+        Ok(log.wait_for_leader(deadline))
+    }
+
+    /// Appends and commits all that was sent; the first error since the last call.
+    pub(super) fn flush(&self) -> Result<()> {
+        self.drain_all(None);
+        let (end, failure) = {
+            let mut state = self.state.lock();
+            (state.appended_end, state.failure.take())
+        };
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if end > 0 {
+            self.log()?.wait_committed(end, None)?;
+        }
+        Ok(())
+    }
+
+    /// When the oldest batch is due.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.state.lock().due()
+    }
+
+    /// The same, for the list of lanes that linger: without a batch the lane counts as taken off.
+    pub(super) fn due_or_delisted(&self) -> Option<Duration> {
+        let mut state = self.state.lock();
+        let due = state.due();
+        state.listed = due.is_some();
+        due
+    }
+}
+
+impl State {
+    fn due(&self) -> Option<Duration> {
+        self.full.front().or(self.open.as_ref()).map(|batch| batch.due)
+    }
+}
+
+impl PendingBatches for Lane {
+    fn drain(&self) {
+        self.drain_all(None);
+    }
+}
+
+fn seal_error(invalid: Invalid) -> Error {
+    ErrorKind::InvalidRecord { why: invalid.reason() }.into()
+}

@@ -1,0 +1,270 @@
+//! The producer: records in, batches out.
+//!
+//! `send` → the lane of the partition (encode into its open batch) → seal → `log` append → [`Delivery`].
+
+mod delivery;
+mod lane;
+mod table;
+
+use std::any::Any;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::config::ProducerConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::BatchBuilder;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
+use crate::time::Clock;
+use crate::topic::partitioner::{Sticky, partition_of};
+use crate::topic::{Record, To, TopicInner, Topics};
+
+pub use delivery::{Delivery, Receipt};
+use lane::{Incoming, Lane};
+use table::Table;
+
+/// What lanes and handles share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    config: ProducerConfig,
+    clock: Arc<dyn Clock>,
+    context: Arc<crate::log::Context>,
+    closed: AtomicBool,
+    buffered_bytes: AtomicUsize,
+    /// Lanes with a batch that lingers, about in the order in which they opened one.
+    lingering: Mutex<Vec<Arc<Lane>>>,
+    room: Mutex<()>,
+    freed: Condvar,
+}
+
+/// The lanes to one topic.
+#[derive(Debug)]
+struct TopicLanes {
+    lanes: Vec<Arc<Lane>>,
+    sticky: Sticky,
+}
+
+struct Core {
+    shared: Arc<Shared>,
+    topics: Arc<Topics>,
+    by_topic: Table<TopicLanes>,
+    /// Keeps the store open.
+    _store: Arc<dyn Any + Send + Sync>,
+}
+
+/// Sends records; cheap to clone, shared by threads, all of them filling the same batches.
+///
+/// Dropping the last clone hands what was sent to the operating system; [`Producer::close`] also commits it and says
+/// how that went.
+///
+/// ```
+/// use logstead::{Record, Store, TopicConfig};
+///
+/// let store = Store::in_memory()?;
+/// let flights = store.create_topic("flights", TopicConfig::default().partitions(4))?;
+/// let producer = store.producer()?;
+///
+/// let receipt = producer.send(Record::to(&flights).key("N14228").value("EWR,IAH"))?.wait()?;
+/// assert_eq!(receipt.offset, 0);
+///
+/// producer.send(Record::to("flights").value("nobody waits for this one"))?;
+/// producer.flush()?;
+/// # Ok::<(), logstead::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Producer(Arc<Core>);
+
+impl Producer {
+    pub(crate) fn new(
+        config: ProducerConfig,
+        context: &Arc<crate::log::Context>,
+        topics: &Arc<Topics>,
+        store: Arc<dyn Any + Send + Sync>,
+    ) -> (Self, Arc<Shared>) {
+        let shared = Arc::new(Shared {
+            config,
+            clock: Arc::clone(&context.clock),
+            context: Arc::clone(context),
+            closed: AtomicBool::new(false),
+            buffered_bytes: AtomicUsize::new(0),
+            lingering: Mutex::default(),
+            room: Mutex::new(()),
+            freed: Condvar::new(),
+        });
+        let core = Core {
+            shared: Arc::clone(&shared),
+            topics: Arc::clone(topics),
+            by_topic: Table::default(),
+            _store: store,
+        };
+        (Producer(Arc::new(core)), shared)
+    }
+
+    /// Takes a record into a batch; waits only while the buffer is full.
+    ///
+    /// The record goes to its partition, if it names one, else to the one its key decides (Kafka's murmur2), else to
+    /// one that changes batch by batch. Records sent to one partition from one thread keep their order.
+    ///
+    /// # Errors
+    /// The record is still the caller's: [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`],
+    /// [`ErrorKind::RecordTooLarge`], [`ErrorKind::BufferFull`], [`ErrorKind::Poisoned`], [`ErrorKind::Closed`].
+    pub fn send(&self, record: Record<'_>) -> Result<Delivery> {
+        match record.to {
+            To::Handle(topic) => self.0.send(&topic.inner, record),
+            To::Name(name) => self.0.send(&self.0.topics.get(name)?, record),
+        }
+    }
+
+    /// Appends and commits all that was sent before the call. A `poll` after it sees the records.
+    ///
+    /// # Errors
+    /// The first error since the last flush: also that of a delivery nobody waited for.
+    pub fn flush(&self) -> Result<()> {
+        let lanes = self.0.by_topic.iter().flat_map(|topic| &topic.lanes);
+        // `and` takes a value: the other lanes are flushed after an error too.
+        lanes.fold(Ok(()), |result, lane| result.and(lane.flush()))
+    }
+
+    /// Flushes, and takes no more records from any clone.
+    ///
+    /// # Errors
+    /// As [`Producer::flush`].
+    pub fn close(self) -> Result<()> {
+        self.0.shared.close();
+        self.flush()
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").field("config", &self.0.shared.config).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    #[inline]
+    fn send(&self, topic: &Arc<TopicInner>, record: Record<'_>) -> Result<Delivery> {
+        let shared = &self.shared;
+        if shared.closed.load(Ordering::Relaxed) {
+            return Err(ErrorKind::Closed.into());
+        }
+        let bytes = BatchBuilder::size_bound(record.key, record.value, record.headers);
+        if bytes > shared.config.max_request_size {
+            return Err(too_large(bytes, shared.config.max_request_size));
+        }
+        let lanes = self.by_topic.get_or_init(topic.index, || self.lanes_of(topic)).ok_or(ErrorKind::Closed)?;
+        let partition = match (record.partition, record.key) {
+            (Some(partition), _) => usize::try_from(partition).unwrap_or(usize::MAX),
+            (None, Some(key)) => partition_of(key, topic.partitions()) as usize,
+            (None, None) => lanes.sticky.next(bytes, shared.config.batch_size, topic.partitions()) as usize,
+        };
+        let Some(lane) = lanes.lanes.get(partition) else {
+            return Err(topic.log(record.partition.unwrap_or(-1)).err().unwrap_or_else(|| ErrorKind::Closed.into()));
+        };
+        let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());
+        lane.send(Incoming { timestamp, key: record.key, value: record.value, headers: record.headers, bytes })
+    }
+
+    #[cold]
+    fn lanes_of(&self, topic: &Arc<TopicInner>) -> TopicLanes {
+        let partitions = topic.partitions();
+        let lanes = (0..partitions as i32).map(|p| Arc::new(Lane::new(&self.shared, topic, p))).collect();
+        let seed = u64::try_from(self.shared.clock.now_ms()).unwrap_or(1) ^ (topic.index as u64) << 32;
+        TopicLanes { lanes, sticky: Sticky::new(seed, partitions) }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        for lane in self.by_topic.iter().flat_map(|topic| &topic.lanes) {
+            lane.drain_all(None);
+        }
+    }
+}
+
+#[cold]
+fn too_large(bytes: usize, limit: usize) -> Error {
+    ErrorKind::RecordTooLarge { bytes, limit, setting: "max.request.size" }.into()
+}
+
+impl Shared {
+    /// Takes memory for a batch, if there is some left.
+    fn reserve(&self, bytes: usize) -> bool {
+        let limit = self.config.buffer_memory;
+        self.buffered_bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
+                // One batch always fits, however large.
+                (used == 0 || used + bytes <= limit).then_some(used + bytes)
+            })
+            .is_ok()
+    }
+
+    fn release(&self, bytes: usize) {
+        self.buffered_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        let _room = self.room.lock();
+        self.freed.notify_all();
+    }
+
+    /// Waits for memory, by appending the oldest batch if nobody does.
+    #[cold]
+    fn make_room(&self, bytes: usize) -> Result<()> {
+        let start = Instant::now();
+        let deadline = start + Duration::from_millis(self.config.max_block_ms);
+        let has_room = || {
+            let used = self.buffered_bytes.load(Ordering::Acquire);
+            used == 0 || used + bytes <= self.config.buffer_memory
+        };
+        while !has_room() {
+            let oldest = {
+                let lingering = self.lingering.lock().clone();
+                lingering.into_iter().filter_map(|lane| Some((lane.due()?, lane))).min_by_key(|(due, _)| *due)
+            };
+            let in_time = match oldest {
+                Some((_, lane)) => lane.drain_all(Some(deadline)),
+                None => {
+                    let mut room = self.room.lock();
+                    has_room() || !self.freed.wait_until(&mut room, deadline).timed_out()
+                }
+            };
+            if !in_time {
+                return Err(ErrorKind::BufferFull { waited: start.elapsed() }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a lane whose batch lingers. Called with the lane locked.
+    fn list(&self, lane: &Arc<Lane>) {
+        self.lingering.lock().push(Arc::clone(lane));
+        self.context.wake.wake();
+    }
+
+    /// Appends the batches that lingered long enough; how long until the next is due.
+    pub(crate) fn drain_due(&self, now: Duration) -> Option<Duration> {
+        let lanes = std::mem::take(&mut *self.lingering.lock());
+        let mut next: Option<Duration> = None;
+        let mut rest = Vec::new();
+        for lane in lanes {
+            if lane.due().is_some_and(|due| due <= now) {
+                lane.drain_all(None);
+            }
+            if let Some(due) = lane.due_or_delisted() {
+                let left = due.saturating_sub(now);
+                next = Some(next.map_or(left, |n| n.min(left)));
+                rest.push(lane);
+            }
+        }
+        self.lingering.lock().extend(rest);
+        next
+    }
+
+    /// When the next batch is due, on the monotonic clock.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        let lanes = self.lingering.lock().clone();
+        lanes.iter().filter_map(|lane| lane.due()).min()
+    }
+
+    /// Takes no more records.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,138 @@
+//! A walk over the batches of a file, through a window of memory and never through a map.
+
+use crate::error::Result;
+use crate::limits::BATCH_HEADER_BYTES;
+use crate::record::{BatchHeader, Invalid, find_batch, verify_crc};
+use crate::storage::File;
+
+const WINDOW_BYTES: usize = 256 * 1024;
+
+/// What the walk met.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Batch {
+        position: u64,
+        header: BatchHeader,
+    },
+    /// The last batch ended where the file ends.
+    End,
+    /// The bytes from `position` on are no batch.
+    Bad {
+        position: u64,
+        why: Invalid,
+    },
+}
+
+/// Walks from batch to batch up to `end`.
+pub(crate) struct Scan<'f> {
+    file: &'f dyn File,
+    position: u64,
+    end: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl<'f> Scan<'f> {
+    pub(crate) fn new(file: &'f dyn File, position: u64, end: u64) -> Self {
+        Scan { file, position, end, window: Vec::new(), window_at: 0 }
+    }
+
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next batch; its checksum is computed when `checked`, else only its header is looked at.
+    pub(crate) fn next(&mut self, checked: bool) -> Result<Step> {
+        let position = self.position;
+        if position >= self.end {
+            return Ok(Step::End);
+        }
+        let bad = |why| Ok(Step::Bad { position, why });
+        let left = usize::try_from(self.end - position).unwrap_or(usize::MAX);
+        if left < BATCH_HEADER_BYTES {
+            return bad(Invalid::Short { have: left, need: BATCH_HEADER_BYTES });
+        }
+        let header = match BatchHeader::parse(self.bytes(position, BATCH_HEADER_BYTES)?) {
+            Ok(header) => header,
+            Err(why) => return bad(why),
+        };
+        if header.size() > left {
+            return bad(Invalid::Short { have: left, need: header.size() });
+        }
+        if checked {
+            let batch = self.bytes(position, header.size())?;
+            if let Err(why) = verify_crc(batch, &header) {
+                return bad(why);
+            }
+        }
+        self.position = position + header.size() as u64;
+        Ok(Step::Batch { position, header })
+    }
+
+    /// Goes back to a batch that was found, to call its bytes bad after all.
+    pub(crate) fn reject(&mut self, position: u64) {
+        self.position = position;
+    }
+
+    /// Moves to the next place behind the current one where a whole, checked batch starts.
+    pub(crate) fn resync(&mut self) -> Result<Option<u64>> {
+        let mut from = self.position + 1;
+        while from < self.end {
+            // A batch may start late in this piece and end in the next: ask for it again with all of it in view.
+            let have = self.bytes(from, WINDOW_BYTES)?;
+            if let Some(at) = find_batch(have, 0) {
+                self.position = from + at as u64;
+                return Ok(Some(self.position));
+            }
+            match self.candidate(from, have_len(self.end, from))? {
+                Some(found) => {
+                    self.position = found;
+                    return Ok(Some(found));
+                }
+                None => from += WINDOW_BYTES as u64,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks in `[from, from + len)` for headers whose batch reaches beyond the piece, and checks those whole.
+    fn candidate(&mut self, from: u64, len: usize) -> Result<Option<u64>> {
+        for at in 0..len as u64 {
+            let position = from + at;
+            let left = usize::try_from(self.end - position).unwrap_or(usize::MAX);
+            if left < BATCH_HEADER_BYTES {
+                break;
+            }
+            let Ok(header) = BatchHeader::parse(self.bytes(position, BATCH_HEADER_BYTES)?) else { continue };
+            let reaches = position + header.size() as u64;
+            if reaches <= from + len as u64 || header.size() > left || header.magic != 2 {
+                continue;
+            }
+            if verify_crc(self.bytes(position, header.size())?, &header).is_ok() {
+                return Ok(Some(position));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `len` bytes at `position`, fewer at the end.
+    fn bytes(&mut self, position: u64, len: usize) -> Result<&[u8]> {
+        let len = have_len(self.end, position).min(len);
+        let inside = position >= self.window_at
+            && position + len as u64 <= self.window_at + self.window.len() as u64;
+        if !inside {
+            let want = usize::try_from(self.end - position).unwrap_or(usize::MAX).min(len.max(WINDOW_BYTES));
+            self.window.resize(want, 0);
+            let read = self.file.read_at(&mut self.window, position)?;
+            self.window.truncate(read);
+            self.window_at = position;
+        }
+        let at = usize::try_from(position - self.window_at).unwrap_or(usize::MAX);
+        let to = (at + len).min(self.window.len());
+        Ok(self.window.get(at..to).unwrap_or_default())
+    }
+}
+
+fn have_len(end: u64, from: u64) -> usize {
+    usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX).min(WINDOW_BYTES.max(crate::limits::BATCH_BYTES_MAX))
+}

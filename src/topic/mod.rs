@@ -1,0 +1,380 @@
+//! Topics and their partitions: names to logs, opened on first use.
+//!
+//! Invariants:
+//! - A topic is in the catalog before its first directory exists, so a crash never leaves a topic that is half made:
+//!   the next open finishes it.
+//! - A log is opened at most once at a time; whoever asks while it is opened waits.
+
+pub(crate) mod catalog;
+pub(crate) mod partitioner;
+mod record;
+mod registry;
+
+use std::any::Any;
+use std::fmt;
+
+use crate::config::TopicConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent, Records, SharedRecord};
+use crate::record::{BatchBuilder, Compression};
+use crate::sync::{Arc, RwLock};
+use crate::types::{Acks, Durability, Offset, TopicName};
+
+pub use record::{Record, To, header};
+pub(crate) use registry::Topics;
+
+/// Where one partition stands.
+#[derive(Debug)]
+enum State {
+    NotOpened(OpenHints),
+    Open(Arc<Log>),
+    Damaged(Error),
+    /// A broker's topic of which this directory holds other partitions only.
+    Absent,
+    Closed,
+}
+
+/// One partition of a topic, open or not.
+#[derive(Debug)]
+struct Slot {
+    state: RwLock<State>,
+    bells: Arc<Bells>,
+}
+
+/// What the handles of a topic share.
+#[derive(Debug)]
+pub(crate) struct TopicInner {
+    /// A small number, for tables.
+    pub(crate) index: usize,
+    pub(crate) name: TopicName,
+    pub(crate) config: TopicConfig,
+    context: Arc<Context>,
+    slots: Vec<Slot>,
+}
+
+impl TopicInner {
+    /// `hints`: one a partition; `None` where the partition does not exist.
+    pub(crate) fn new(
+        index: usize,
+        name: TopicName,
+        config: TopicConfig,
+        context: Arc<Context>,
+        hints: Vec<Option<OpenHints>>,
+    ) -> Self {
+        let slot = |hint: Option<OpenHints>| Slot {
+            state: RwLock::new(hint.map_or(State::Absent, State::NotOpened)),
+            bells: Arc::default(),
+        };
+        TopicInner { index, name, config, context, slots: hints.into_iter().map(slot).collect() }
+    }
+
+    pub(crate) fn partitions(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
+    fn slot(&self, partition: i32) -> Result<&Slot> {
+        usize::try_from(partition).ok().and_then(|p| self.slots.get(p)).ok_or_else(|| self.unknown(partition))
+    }
+
+    fn unknown(&self, partition: i32) -> Error {
+        ErrorKind::UnknownPartition {
+            topic: self.name.to_string(),
+            partition,
+            partitions: self.partitions(),
+        }
+        .into()
+    }
+
+    /// The bells of a partition: they outlive its log.
+    pub(crate) fn bells(&self, partition: i32) -> Result<&Arc<Bells>> {
+        Ok(&self.slot(partition)?.bells)
+    }
+
+    /// The partition's log, opened when it is not yet.
+    pub(crate) fn log(&self, partition: i32) -> Result<Arc<Log>> {
+        if let State::Open(log) = &*self.slot(partition)?.state.read() {
+            return Ok(Arc::clone(log));
+        }
+        self.open(partition).map(|(log, _)| log)
+    }
+
+    /// The partition's log, and what opening it found if it was this call that opened it.
+    pub(crate) fn open(&self, partition: i32) -> Result<(Arc<Log>, Option<PartitionReport>)> {
+        let slot = self.slot(partition)?;
+        let mut state = slot.state.write();
+        let hints = match &*state {
+            State::Open(log) => return Ok((Arc::clone(log), None)),
+            State::Damaged(error) => return Err(error.clone()),
+            State::Absent => return Err(self.unknown(partition)),
+            State::Closed => return Err(ErrorKind::Closed.into()),
+            State::NotOpened(hints) => hints.clone(),
+        };
+        let bells = Arc::clone(&slot.bells);
+        match Log::open(&self.context, &self.name, partition, &self.config, hints, bells) {
+            Ok((log, events)) => {
+                *state = State::Open(Arc::clone(&log));
+                Ok((log, self.report(partition, events)))
+            }
+            // Too many open files pass by; what the bytes say does not.
+            Err(error) if error.is_retriable() => Err(error),
+            Err(error) => {
+                let damaged: Error = match error.kind() {
+                    ErrorKind::Damaged { .. } => error,
+                    _ => ErrorKind::Damaged {
+                        topic: self.name.to_string(),
+                        partition,
+                        why: error.to_string(),
+                    }
+                    .into(),
+                };
+                *state = State::Damaged(damaged.clone());
+                Err(damaged)
+            }
+        }
+    }
+
+    pub(crate) fn report(&self, partition: i32, events: Vec<RecoveryEvent>) -> Option<PartitionReport> {
+        (!events.is_empty()).then(|| PartitionReport { topic: self.name.to_string(), partition, events })
+    }
+
+    /// Gives up the log of a partition and opens it anew from what the device holds.
+    pub(crate) fn recover(&self, partition: i32) -> Result<Option<PartitionReport>> {
+        {
+            let mut state = self.slot(partition)?.state.write();
+            match &*state {
+                State::Open(log) => {
+                    log.abandon();
+                    let hints = OpenHints {
+                        recovery_point: Some(log.recovery_point()),
+                        log_start: log.log_start_to_remember(),
+                        clean: false,
+                        contiguous: log.is_contiguous(),
+                    };
+                    *state = State::NotOpened(hints);
+                }
+                State::Damaged(_) => *state = State::NotOpened(OpenHints::default()),
+                State::NotOpened(_) | State::Absent | State::Closed => {}
+            }
+        }
+        self.open(partition).map(|(_, report)| report)
+    }
+
+    /// The logs that are open now, by partition.
+    pub(crate) fn open_logs(&self) -> Vec<(i32, Arc<Log>)> {
+        (0..).zip(&self.slots).filter_map(|(p, slot)| match &*slot.state.read() {
+            State::Open(log) => Some((p, Arc::clone(log))),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// Why a partition can not be served, if so.
+    pub(crate) fn damage(&self, partition: i32) -> Option<Error> {
+        match &*self.slot(partition).ok()?.state.read() {
+            State::Damaged(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
+    /// Closes all partitions; the first error is returned, the others are closed all the same.
+    pub(crate) fn close(&self) -> Result<()> {
+        let mut result = Ok(());
+        for slot in &self.slots {
+            let state = std::mem::replace(&mut *slot.state.write(), State::Closed);
+            if let State::Open(log) = state {
+                result = result.and(log.close());
+            }
+            slot.bells.ring();
+        }
+        result
+    }
+}
+
+/// A topic of an open store: resolved once, cheap to clone.
+///
+/// It keeps the store open.
+#[derive(Clone)]
+pub struct Topic {
+    pub(crate) inner: Arc<TopicInner>,
+    /// What must live as long as handles do.
+    pub(crate) store: Arc<dyn Any + Send + Sync>,
+}
+
+impl Topic {
+    pub(crate) fn new(inner: Arc<TopicInner>, store: Arc<dyn Any + Send + Sync>) -> Self {
+        Topic { inner, store }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.inner.name.as_str()
+    }
+
+    /// How many partitions it has.
+    pub fn partitions(&self) -> u32 {
+        self.inner.partitions()
+    }
+
+    /// What it was created with; Kafka's defaults for a topic that a broker made.
+    pub fn config(&self) -> &TopicConfig {
+        &self.inner.config
+    }
+
+    /// One of its partitions.
+    ///
+    /// # Errors
+    /// There is no such partition, or it is damaged, or the store is closed.
+    pub fn partition(&self, partition: i32) -> Result<Partition> {
+        self.inner.log(partition)?;
+        Ok(Partition { topic: self.clone(), partition })
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topic").field("name", &self.name()).field("partitions", &self.partitions()).finish()
+    }
+}
+
+/// What became of the records of one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchReceipt {
+    /// The partition.
+    pub partition: i32,
+    /// The offsets they got.
+    pub offsets: std::ops::Range<Offset>,
+    /// What the records are safe from now.
+    pub durability: Durability,
+}
+
+/// One partition's log, without producer or consumer.
+///
+/// ```
+/// use logstead::{Acks, Record, Store, TopicConfig};
+///
+/// let store = Store::in_memory()?;
+/// let topic = store.create_topic("events", TopicConfig::default())?;
+/// let partition = topic.partition(0)?;
+///
+/// let receipt = partition.append([Record::to(&topic).value("a"), Record::to(&topic).value("b")], None, Acks::All)?;
+/// assert_eq!(receipt.offsets, 0..2);
+///
+/// // Compare-and-append: somebody else was faster.
+/// let late = partition.append([Record::to(&topic).value("c")], Some(1), Acks::All);
+/// assert!(late.is_err());
+/// assert_eq!(partition.get(1)?.unwrap().record().value(), Some(b"b".as_slice()));
+/// # Ok::<(), logstead::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Partition {
+    topic: Topic,
+    partition: i32,
+}
+
+impl Partition {
+    fn log(&self) -> Result<Arc<Log>> {
+        self.topic.inner.log(self.partition)
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// Its number.
+    pub fn number(&self) -> i32 {
+        self.partition
+    }
+
+    /// Appends records as one batch: all of them or none.
+    ///
+    /// With `expected_end` the append happens only if the log ends there (compare-and-append). The records' own
+    /// partition and topic are not looked at. Returns when `acks` says so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OffsetMismatch`] if the log ends elsewhere; [`ErrorKind::RecordTooLarge`]; [`ErrorKind::Full`]: in
+    /// these nothing was appended. [`ErrorKind::Poisoned`]: whether it was is not known.
+    pub fn append<'r>(
+        &self,
+        records: impl IntoIterator<Item = Record<'r>>,
+        expected_end: Option<Offset>,
+        acks: Acks,
+    ) -> Result<BatchReceipt> {
+        let now = self.topic.inner.context.clock.now_ms();
+        let mut builder = BatchBuilder::new(0);
+        for record in records {
+            builder
+                .push(record.timestamp_ms.unwrap_or(now), record.key, record.value, record.headers)
+                .map_err(|invalid| Error::from(ErrorKind::InvalidRecord { why: invalid.reason() }))?;
+        }
+        if builder.is_empty() {
+            return Err(ErrorKind::InvalidRecord { why: "an append needs at least one" }.into());
+        }
+        let mut batch = [builder
+            .seal(Compression::None, None, &mut Vec::new())
+            .map_err(|invalid| Error::from(ErrorKind::InvalidRecord { why: invalid.reason() }))?];
+        let log = self.log()?;
+        log.append(&mut batch, expected_end)?;
+        let header = batch[0].header();
+        let offsets = header.base_offset..header.next_offset();
+        let durability = match acks {
+            Acks::All => {
+                log.wait_committed(offsets.end, None)?;
+                log.durability()
+            }
+            Acks::None | Acks::Leader => {
+                log.bound_unsynced()?;
+                Durability::PageCache
+            }
+        };
+        Ok(BatchReceipt { partition: self.partition, offsets, durability })
+    }
+
+    /// Reads committed records from `from` on, about `max_bytes` of them.
+    ///
+    /// Whole batches are read, at least one if there is one; records before `from` are left out. At the end the
+    /// answer is empty. Go on at [`Records::next_offset`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::OffsetOutOfRange`]; [`ErrorKind::Corrupt`], which says where reading can go on.
+    pub fn read(&self, from: Offset, max_bytes: usize) -> Result<Records> {
+        self.log()?.read(from, max_bytes)
+    }
+
+    /// The record at an offset; `None` where compaction removed it, or a transaction's marker lies.
+    ///
+    /// # Errors
+    /// As [`Partition::read`]; the end is out of range here.
+    pub fn get(&self, offset: Offset) -> Result<Option<SharedRecord>> {
+        self.log()?.get(offset)
+    }
+
+    /// The first record at least as young as a time, and its own time; `None` when all are older.
+    ///
+    /// # Errors
+    /// As [`Partition::read`].
+    pub fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<(Offset, i64)>> {
+        self.log()?.offset_for_time(timestamp_ms)
+    }
+
+    /// The first offset that can be read.
+    pub fn log_start_offset(&self) -> Offset {
+        self.log().map_or(-1, |log| log.log_start())
+    }
+
+    /// One behind the last committed record; -1 when the store is closed.
+    pub fn high_watermark(&self) -> Offset {
+        self.log().map_or(-1, |log| log.high_watermark())
+    }
+
+    /// One behind the last record that was written; -1 when the store is closed.
+    pub fn log_end_offset(&self) -> Offset {
+        self.log().map_or(-1, |log| log.log_end())
+    }
+
+    /// Bytes of its segments, as handed to the operating system.
+    pub fn size_bytes(&self) -> u64 {
+        self.log().map_or(0, |log| log.size_bytes())
+    }
+}

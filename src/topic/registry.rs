@@ -1,0 +1,55 @@
+//! All topics of a store by name, for those who know only names.
+
+use std::collections::HashMap;
+
+use super::TopicInner;
+use crate::error::{ErrorKind, Result};
+use crate::sync::{Arc, AtomicBool, Ordering, RwLock};
+
+/// The topics of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Topics {
+    by_name: RwLock<HashMap<Arc<str>, Arc<TopicInner>>>,
+    closed: AtomicBool,
+}
+
+impl Topics {
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<TopicInner>> {
+        match self.by_name.read().get(name) {
+            Some(topic) => Ok(Arc::clone(topic)),
+            None if self.is_closed() => Err(ErrorKind::Closed.into()),
+            None => Err(ErrorKind::UnknownTopic { topic: name.to_owned() }.into()),
+        }
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.by_name.read().contains_key(name)
+    }
+
+    /// How many there are, which is the index of the next.
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.read().len()
+    }
+
+    pub(crate) fn insert(&self, topic: &Arc<TopicInner>) {
+        self.by_name.write().insert(topic.name.shared(), Arc::clone(topic));
+    }
+
+    /// All of them, by name.
+    pub(crate) fn sorted(&self) -> Vec<Arc<TopicInner>> {
+        let mut topics: Vec<_> = self.by_name.read().values().map(Arc::clone).collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        topics
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Closes every partition; the first error is returned.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        // `and` takes a value: the others are closed after an error too.
+        self.sorted().iter().fold(Ok(()), |result, topic| result.and(topic.close()))
+    }
+}
