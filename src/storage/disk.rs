@@ -194,7 +194,9 @@ impl File for DiskFile {
 
     fn write_all_at(&self, parts: &[&[u8]], position: u64) -> Result<()> {
         debug_assert!(position >= self.published(), "a write below the published end of a map");
-        self.with_write("write", |file| write_parts(parts, position, |iov, at| rustix::io::pwritev(file, iov, at)))
+        self.with_write("write", |file| {
+            write_parts(parts, position, |iov, at| rustix::io::pwritev(file, iov, at))
+        })
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
@@ -307,3 +309,6 @@ fn write_parts(
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| Error::io(path, "resolve", &error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,14 +190,17 @@ mod tests {
             command.env("LOGSTEAD_TEST_POSIX", "1");
         }
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let said = lines.map(Result::unwrap).find_map(|l| l.strip_prefix('>').map(str::to_owned)).unwrap();
-        (child, said)
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first =
+            said.by_ref().map(Result::unwrap).find_map(|l| l.strip_prefix('>').map(str::to_owned)).unwrap();
+        // Read to the end, or the child's last words hit a closed pipe.
+        std::thread::spawn(move || said.count());
+        (child, first)
     }
 
     fn stop(mut child: Child) {
         drop(child.stdin.take());
-        child.wait().unwrap();
+        assert!(child.wait().unwrap().success());
     }
 
     #[test]
@@ -234,7 +237,11 @@ mod tests {
         let (child, said) = spawn(&path, true);
         assert_eq!(said, "held");
         assert_eq!(holder(&path), "another process (a Kafka broker?)");
-        assert_eq!(path.symlink_metadata().unwrap().len(), 0, "nothing is written before both locks are held");
+        assert_eq!(
+            path.symlink_metadata().unwrap().len(),
+            0,
+            "nothing is written before both locks are held"
+        );
         stop(child);
         drop(lock(&path).unwrap());
     }

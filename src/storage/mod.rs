@@ -16,8 +16,10 @@ mod mmap;
 mod pool;
 mod region;
 // Its faults and crash states are for tests: without them only `in_memory` is used.
-#[cfg_attr(not(any(test, feature = "testing")), allow(dead_code, unreachable_pub))]
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 mod sim;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::Path;

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::bad_file;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, RwLock};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
 
 /// What a handle keeps while its descriptor comes and goes.
 #[derive(Debug)]
@@ -104,12 +104,7 @@ fn address(slot: &Arc<Slot>) -> usize {
 
 impl Pool {
     pub(super) fn new(cap: usize) -> Pool {
-        Pool {
-            cap: cap.max(1),
-            tick: AtomicU64::new(1),
-            names: Mutex::default(),
-            maps: Arc::default(),
-        }
+        Pool { cap: cap.max(1), tick: AtomicU64::new(1), names: Mutex::default(), maps: Arc::default() }
     }
 
     /// Opens a file for a new handle.
@@ -154,7 +149,7 @@ impl Pool {
     }
 
     /// Gives a slot its descriptor back. The name may lead elsewhere by now: then the handle is lost, and says so.
-    fn restore(&self, names: &mut MutexGuard<'_, Names>, slot: &Arc<Slot>) -> Result<()> {
+    fn restore(&self, names: &mut Names, slot: &Arc<Slot>) -> Result<()> {
         let path = slot.path();
         let file = self.open_file(names, &path, flags_of(slot.writable))?;
         if check(&path, &file)? != slot.id {
@@ -166,14 +161,15 @@ impl Pool {
         Ok(())
     }
 
-    fn open_file(&self, names: &mut MutexGuard<'_, Names>, path: &Path, flags: OFlags) -> Result<File> {
+    fn open_file(&self, names: &mut Names, path: &Path, flags: OFlags) -> Result<File> {
         if names.open.len() >= self.cap {
             // Some at a time, so that the search is paid once for many opens.
-            names.close(names.open.len() + 1 - self.cap + self.cap / 16);
+            let over = names.open.len() + 1 - self.cap;
+            names.close(over + self.cap / 16);
         }
         let mut opened = open_raw(path, flags);
         if let Err(Errno::MFILE | Errno::NFILE) = opened {
-            names.close(names.open.len().div_ceil(2));
+            names.close_half();
             opened = open_raw(path, flags);
         }
         opened.map_err(|errno| match errno {
@@ -187,10 +183,7 @@ impl Pool {
     pub(super) fn with_spare<R>(&self, call: impl Fn() -> Result<R>) -> Result<R> {
         match call() {
             Err(error) if matches!(error.kind(), ErrorKind::TooManyOpenFiles { .. }) => {
-                let mut names = self.names.lock();
-                let half = names.open.len().div_ceil(2);
-                names.close(half);
-                drop(names);
+                self.names.lock().close_half();
                 call()
             }
             result => result,
@@ -238,7 +231,7 @@ impl Pool {
     }
 
     /// Opens and keeps the descriptors of all handles of a name that is about to go.
-    fn pin(&self, names: &mut MutexGuard<'_, Names>, path: &Path) -> Result<Vec<Arc<Slot>>> {
+    fn pin(&self, names: &mut Names, path: &Path) -> Result<Vec<Arc<Slot>>> {
         let slots = names.by_path.get(path).cloned().unwrap_or_default();
         for (i, slot) in slots.iter().enumerate() {
             slot.pinned.store(true, Ordering::Release);
@@ -296,6 +289,10 @@ impl Names {
             closed += 1;
             self.open.remove(&address(&slot));
         }
+    }
+
+    fn close_half(&mut self) {
+        self.close(self.open.len().div_ceil(2));
     }
 
     fn unname(&mut self, slot: &Arc<Slot>) {

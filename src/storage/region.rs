@@ -54,7 +54,11 @@ impl Region {
     /// # Panics
     /// When `range` does not lie inside.
     pub(crate) fn slice(&self, range: Range<usize>) -> Region {
-        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} is outside 0..{}", self.len());
+        assert!(
+            range.start <= range.end && range.end <= self.len(),
+            "{range:?} is outside 0..{}",
+            self.len()
+        );
         Region { owner: self.owner.clone(), start: self.start + range.start, end: self.start + range.end }
     }
 }

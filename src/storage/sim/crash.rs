@@ -46,7 +46,11 @@ enum Plan {
     Prefix(usize),
     AllBut(usize),
     /// Earlier ones kept, this one so, later ones kept or lost.
-    One { unit: usize, fate: Fate, later: bool },
+    One {
+        unit: usize,
+        fate: Fate,
+        later: bool,
+    },
     Random(u64),
 }
 
@@ -109,12 +113,20 @@ impl CrashPoint {
         let mut units = Vec::new();
         for (id, dir) in &self.state.dirs {
             let node = Child::Dir(*id);
-            units.extend(dir.pending.iter().enumerate().map(|(index, (seq, _))| Unit { seq: *seq, node, index }));
+            units.extend(dir.pending.iter().enumerate().map(|(index, (seq, _))| Unit {
+                seq: *seq,
+                node,
+                index,
+            }));
         }
         for (id, file) in &self.state.files {
             let node = Child::File(*id);
             if named.contains(&node) {
-                units.extend(file.pending.iter().enumerate().map(|(index, (seq, _))| Unit { seq: *seq, node, index }));
+                units.extend(file.pending.iter().enumerate().map(|(index, (seq, _))| Unit {
+                    seq: *seq,
+                    node,
+                    index,
+                }));
             }
         }
         units.sort_unstable_by_key(|unit| (unit.seq, unit.index));
@@ -141,7 +153,8 @@ impl CrashPoint {
         for (unit, op) in units.iter().enumerate() {
             let Some((position, len)) = self.write_of(op) else { continue };
             let salt = mix(seed, unit as u64);
-            let mut fates = vec![Fate::Zeros, Fate::Garbage(salt), Fate::Garbage(salt ^ 1), Fate::Sectors(salt)];
+            let mut fates =
+                vec![Fate::Zeros, Fate::Garbage(salt), Fate::Garbage(salt ^ 1), Fate::Sectors(salt)];
             for cut in cuts(position, len) {
                 fates.extend([Fate::Head(cut), Fate::Tail(cut)]);
             }
@@ -322,7 +335,8 @@ fn cuts(position: u64, len: usize) -> Vec<usize> {
     let (first, last) = (position / PAGE_BYTES, (end - 1) / PAGE_BYTES);
     let step = ((last - first) / 8).max(1);
     let pages = (first + 1..=last).step_by(step as usize).map(|page| page * PAGE_BYTES);
-    let sectors = [first, last].into_iter().flat_map(|page| (1..8).map(move |i| page * PAGE_BYTES + i * SECTOR));
+    let sectors =
+        [first, last].into_iter().flat_map(|page| (1..8).map(move |i| page * PAGE_BYTES + i * SECTOR));
     let cuts: BTreeSet<u64> = pages.chain(sectors).filter(|cut| position < *cut && *cut < end).collect();
     cuts.into_iter().map(|cut| (cut - position) as usize).collect()
 }

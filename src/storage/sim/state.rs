@@ -117,7 +117,8 @@ impl FileNode {
                 FileOp::SetLen(_) => false,
             })
         };
-        let (kept, dropped) = self.lost.iter().map(|(page, first)| (*page, *first)).partition(|(p, _)| dirty(*p));
+        let (kept, dropped) =
+            self.lost.iter().map(|(page, first)| (*page, *first)).partition(|(p, _)| dirty(*p));
         self.lost = kept;
         let dropped: BTreeMap<u64, u64> = dropped;
         for page in dropped.keys() {
