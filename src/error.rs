@@ -64,9 +64,7 @@ pub enum ErrorKind {
         why: &'static str,
     },
     /// The record, or the batch it makes, is larger than the limit.
-    #[error(
-        "a record of {bytes} bytes is over the limit of {limit} ({setting}): make it smaller or raise the limit"
-    )]
+    #[error("a record of {bytes} bytes is over the limit of {limit} ({setting}): make it smaller or raise the limit")]
     RecordTooLarge {
         /// Its size as stored, at most.
         bytes: usize,
@@ -140,9 +138,7 @@ pub enum ErrorKind {
         codec: &'static str,
     },
     /// A sync failed: what is not committed may be lost, and nothing more is accepted.
-    #[error(
-        "{topic}-{partition} takes no more records: a sync failed ({why}), offsets from {from} on are not safe; call Store::recover or reopen the store"
-    )]
+    #[error("{topic}-{partition} takes no more records: a sync failed ({why}), offsets from {from} on are not safe; call Store::recover or reopen the store")]
     Poisoned {
         /// The topic.
         topic: String,
