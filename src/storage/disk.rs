@@ -242,12 +242,16 @@ impl File for DiskFile {
 }
 
 /// One sync, not even repeated when interrupted: a second one may report success for what the first one lost.
+#[cfg(not(target_vendor = "apple"))]
 fn sync_once(file: &StdFile, metadata: bool) -> io::Result<()> {
-    // There only F_FULLFSYNC reaches the device, and std asks for it.
-    if cfg!(target_vendor = "apple") {
-        return file.sync_data();
-    }
-    Ok(if metadata { rustix::fs::fsync(file)? } else { rustix::fs::fdatasync(file)? })
+    let synced = if metadata { rustix::fs::fsync(file) } else { rustix::fs::fdatasync(file) };
+    synced.map_err(io::Error::from)
+}
+
+/// One sync. Here only `F_FULLFSYNC` reaches the device, and it covers all.
+#[cfg(target_vendor = "apple")]
+fn sync_once(file: &StdFile, _metadata: bool) -> io::Result<()> {
+    rustix::fs::fcntl_fullfsync(file).map_err(io::Error::from)
 }
 
 fn write_whole(file: &StdFile, mut bytes: &[u8], mut position: u64) -> io::Result<()> {

@@ -1,4 +1,6 @@
 use super::*;
+use crate::error::ErrorKind;
+use crate::storage::{File, Open, Storage};
 use std::collections::BTreeSet;
 
 const A: &str = "/d/a";
