@@ -13,18 +13,26 @@ mod atomic;
 mod disk;
 mod lock;
 mod mmap;
+mod pool;
+mod region;
+// Its faults and crash states are for tests: without them only `in_memory` is used.
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 mod sim;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 
 pub(crate) use atomic::{read_small, replace};
 pub(crate) use disk::Disk;
 pub(crate) use mmap::Map;
-pub use sim::SimDisk;
+pub(crate) use region::Region;
+#[cfg_attr(not(feature = "testing"), allow(unused_imports, unreachable_pub))]
+pub use sim::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
 
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +77,8 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> Result<()>;
+    /// Removes an empty directory.
+    fn remove_dir(&self, dir: &Path) -> Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> Result<()>;
     /// Takes the exclusive lock of a directory, whose lock file is `path`; released when the guard is dropped.
@@ -99,4 +109,24 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
     /// Maps the first `len` bytes for reading; `len` may lie beyond the end of the file.
     /// `None` where maps are not to be had (the simulated disk, no address space left): use `read_at` then.
     fn map(&self, len: u64) -> Result<Option<Arc<Map>>>;
+}
+
+/// The error of a failed sync. Never [`ErrorKind::Full`], whatever the errno: what was written before may be lost.
+#[cold]
+fn sync_error(path: &Path, op: &'static str, error: &std::io::Error) -> Error {
+    ErrorKind::Io { path: path.to_owned(), op, kind: error.kind(), code: error.raw_os_error() }.into()
+}
+
+/// A file that is not what we would have made: a link, a socket, too large.
+#[cold]
+fn bad_file(path: &Path, why: impl Into<String>) -> Error {
+    ErrorKind::BadFile { file: path.to_owned(), why: why.into() }.into()
+}
+
+/// The directory that holds a name; of a bare name the current one.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
 }
