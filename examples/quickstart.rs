@@ -160,7 +160,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Input { name, error } => write!(f, "{name}: {error}"),
             Failure::Line { name, line, why, stored, place } => {
-                write!(f, "{name}, line {line}: {why}; the {stored} records before it were stored")?;
+                write!(f, "{name}, line {line}: {why}; the records before it ({stored}) were stored")?;
                 write!(f, ", nothing after it, in {place}")
             }
             Failure::Temporary(error) => write!(f, "no temporary directory: {error}; choose one with --dir"),
@@ -457,12 +457,11 @@ fn report(
     writeln!(out, "records    {} in {} bytes of values", grouped(tally.records), grouped(raw))?;
     writeln!(out, "on disk    {} bytes, ratio {:.2}", grouped(on_disk), raw as f64 / on_disk.max(1) as f64)?;
     writeln!(out, "written    {}, all of it committed", rate(tally, written.took))?;
-    writeln!(
-        out,
-        "read back  {}, in order for each of {} keys",
-        rate(tally, read.took),
-        grouped(read.keys as u64)
-    )?;
+    let order = match read.keys {
+        0 => "in order in each partition".to_owned(),
+        keys => format!("in order for each of {} keys", grouped(keys as u64)),
+    };
+    writeln!(out, "read back  {}, {order}", rate(tally, read.took))?;
     if let Some(Found { hour_ms, records, first: (partition, offset), took }) = found {
         let hour = utc(*hour_ms);
         let at = format!("first at offset {offset} of partition {partition}");
@@ -830,7 +829,7 @@ mod tests {
         assert_eq!(lines.next(1).unwrap().unwrap().text, "two");
         let failure = lines.next(2).err().unwrap().in_place("/d (kept)").to_string();
         let said = "test, line 3: not UTF-8 at byte 1 of the line; \
-                    the 2 records before it were stored, nothing after it, in /d (kept)";
+                    the records before it (2) were stored, nothing after it, in /d (kept)";
         assert_eq!(failure, said);
     }
 
