@@ -1,0 +1,216 @@
+//! Kafka's verdict: its own log classes judge stores that this crate wrote, and read the same records from them.
+//!
+//! Needs `../shared/tools/kafka` beside the crate, a JDK, and the jars that its `setup.sh` fetches. Without them the
+//! tests say so and pass; with `LOGSTEAD_ORACLE=required` in the environment they fail instead. Each store comes from
+//! a seed; `LOGSTEAD_SEED=n` replays that one alone.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look around")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use logstead::{Acks, Compression, Durability, Header, ProducerConfig, Record, Store, TopicConfig};
+use serde_json::Value;
+
+#[allow(dead_code, unreachable_pub, reason = "a program, taken as a module: its main is not called here")]
+#[path = "../examples/dump.rs"]
+mod dump;
+
+#[test]
+fn kafka_finds_nothing_wrong_in_a_few_stores() {
+    judge_and_compare(0..4);
+}
+
+#[test]
+#[ignore = "takes up to a minute; .ci/run calls it"]
+fn kafka_finds_nothing_wrong_in_fifty_stores() {
+    judge_and_compare(100..150);
+}
+
+/// Writes one store a seed, then asks one JVM about all of them.
+fn judge_and_compare(seeds: std::ops::Range<u64>) {
+    let Some(oracle) = oracle() else { return };
+    let seeds: Vec<u64> = match std::env::var("LOGSTEAD_SEED") {
+        Ok(seed) => vec![seed.parse().expect("LOGSTEAD_SEED is a number")],
+        Err(_) => seeds.collect(),
+    };
+    let home = tempfile::tempdir().unwrap();
+    let stores: Vec<(u64, PathBuf)> = seeds.iter().map(|s| (*s, home.path().join(s.to_string()))).collect();
+    let mut ours = Vec::new();
+    for (seed, dir) in &stores {
+        println!("seed {seed}: replay with LOGSTEAD_SEED={seed}");
+        let sent = write_store(*seed, dir);
+        let before = ours.len();
+        assert_eq!(dump::dump(dir, None, &mut ours).unwrap(), 0, "seed {seed}: a partition can not be read");
+        let read = ours[before..].iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!(read, sent, "seed {seed}: records");
+    }
+    let dirs: Vec<&Path> = stores.iter().map(|(_, dir)| dir.as_path()).collect();
+
+    let verdicts = ask(&oracle, "judge", &dirs);
+    let verdicts: Vec<Value> = verdicts.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(verdicts.len(), dirs.len(), "one verdict a store");
+    for ((seed, _), verdict) in stores.iter().zip(&verdicts) {
+        assert_eq!(verdict["ok"], true, "seed {seed}: {verdict:#}");
+        assert_eq!(verdict["clean"], true, "seed {seed}: the clean stop was not seen");
+    }
+
+    let view = ask(&oracle, "view", &dirs);
+    let theirs: Vec<&str> = view.lines().filter(|line| line.contains(r#""type":"record""#)).collect();
+    let ours = String::from_utf8(ours).unwrap();
+    let ours: Vec<&str> = ours.lines().collect();
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_eq!(ours, theirs);
+    }
+    assert_eq!(ours.len(), theirs.len());
+}
+
+/// The oracle's command, when all that it needs is here.
+fn oracle() -> Option<PathBuf> {
+    let command = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tools/kafka/oracle.sh");
+    let home = std::env::var_os("KAFKA_ORACLE_HOME").map(PathBuf::from).or_else(|| {
+        let cache = std::env::var_os("HOME")?;
+        Some(Path::new(&cache).join(".cache/kafka-oracle"))
+    });
+    let why = if !command.exists() {
+        "../shared/tools/kafka is not here"
+    } else if !home.is_some_and(|home| has_jars(&home)) {
+        "Kafka's jars are not here: run ../shared/tools/kafka/setup.sh"
+    } else if Command::new("java").arg("-version").stderr(Stdio::null()).status().is_err() {
+        "there is no java"
+    } else {
+        return Some(command);
+    };
+    assert!(std::env::var_os("LOGSTEAD_ORACLE").is_none_or(|v| v != "required"), "required, but {why}");
+    eprintln!("skipped: {why}");
+    None
+}
+
+/// Whether a line of Kafka releases was set up below `home`.
+fn has_jars(home: &Path) -> bool {
+    let entries = std::fs::read_dir(home).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().join(".jars").exists())
+}
+
+fn ask(oracle: &Path, question: &str, dirs: &[&Path]) -> String {
+    let output = Command::new(oracle).arg(question).args(dirs).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code().is_some_and(|code| code < 2), "{question}: {}: {errors}", output.status);
+    assert!(!output.stdout.is_empty(), "{question} said nothing: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+// ───────── random stores
+
+/// A small generator of numbers (splitmix64): the same seed, the same store.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len() as u64) as usize]
+    }
+
+    /// Up to `max` bytes, of noise or of something that compresses.
+    fn bytes(&mut self, max: u64) -> Vec<u8> {
+        let len = self.below(max + 1);
+        let noise = self.below(2) == 0;
+        (0..len).map(|i| if noise { self.next() as u8 } else { b"{\"key\": 12}"[i as usize % 11] }).collect()
+    }
+
+    fn maybe_bytes(&mut self, max: u64) -> Option<Vec<u8>> {
+        (self.below(6) != 0).then(|| self.bytes(max))
+    }
+}
+
+/// The codecs of this build.
+fn codecs() -> Vec<Compression> {
+    let mut codecs = vec![Compression::None];
+    if cfg!(feature = "lz4") {
+        codecs.push(Compression::Lz4);
+    }
+    if cfg!(feature = "zstd") {
+        codecs.push(Compression::Zstd);
+    }
+    if cfg!(feature = "snappy") {
+        codecs.push(Compression::Snappy);
+    }
+    if cfg!(feature = "gzip") {
+        codecs.push(Compression::Gzip);
+    }
+    codecs
+}
+
+/// Topics of all kinds, written in one to three sittings. Returns how many records there are.
+fn write_store(seed: u64, dir: &Path) -> usize {
+    let mut random = Random(seed);
+    let topics: Vec<(String, u64)> =
+        (0..1 + random.below(3)).map(|i| (format!("t.{i}_x-y"), 1 + random.below(4))).collect();
+    let sittings = 1 + random.below(3);
+    let mut sent = 0;
+    for sitting in 0..sittings {
+        let store = Store::open(dir).unwrap();
+        if sitting == 0 {
+            for (topic, partitions) in &topics {
+                let durability = *random.pick(&[Durability::Disk, Durability::PageCache]);
+                let config = TopicConfig::default()
+                    .partitions(u32::try_from(*partitions).unwrap())
+                    .durability(durability)
+                    .segment_bytes(1 << (20 + random.below(3)));
+                store.create_topic(topic, config).unwrap();
+            }
+        }
+        sent += sitting_of(&mut random, &store, &topics);
+        store.close().unwrap();
+    }
+    sent
+}
+
+fn sitting_of(random: &mut Random, store: &Store, topics: &[(String, u64)]) -> usize {
+    let codecs = codecs();
+    let config = ProducerConfig::default()
+        .compression(*random.pick(&codecs))
+        .acks(*random.pick(&[Acks::None, Acks::Leader, Acks::All]))
+        .batch_size(*random.pick(&[1, 500, 16 << 10, 256 << 10]));
+    let producer = store.producer_with(config).unwrap();
+    let records = *random.pick(&[0, 1, 30, 500, 3_000]);
+    let value_max = *random.pick(&[10, 200, 5_000]);
+    let mut time = 1_700_000_000_000 + random.below(1_000_000) as i64;
+    for _ in 0..records {
+        let (topic, partitions) = random.pick(topics);
+        time += random.below(5_000) as i64 - 1_000; // mostly forward
+        let (key, value) = (random.maybe_bytes(20), random.maybe_bytes(value_max));
+        let header_value = random.maybe_bytes(8);
+        let names = ["trace", "", "größe", "quote\"\\\n"];
+        let headers: Vec<Header<'_>> = (0..random.below(4))
+            .map(|i| Header { key: names[i as usize], value: header_value.as_deref() })
+            .collect();
+        let mut record = Record::to(topic.as_str()).headers(&headers).timestamp_ms(time);
+        if let Some(key) = &key {
+            record = record.key(key);
+        }
+        if let Some(value) = &value {
+            record = record.value(value);
+        }
+        if random.below(4) == 0 {
+            record = record.partition(random.below(*partitions) as i32);
+        }
+        let delivery = producer.send(record).unwrap();
+        if random.below(50) == 0 {
+            delivery.wait().unwrap();
+        }
+    }
+    producer.close().unwrap();
+    records
+}
