@@ -232,7 +232,10 @@ pub(crate) fn check_records(header: &BatchHeader, section: &[u8]) -> Result<(), 
     }
     // The deltas increase: only the last one can lie beyond the range.
     if last > header.last_offset_delta {
-        return Err(Invalid::Record { index: found as u32 - 1, why: "its offset is beyond the batch's last" });
+        return Err(Invalid::Record {
+            index: found as u32 - 1,
+            why: "its offset is beyond the batch's last",
+        });
     }
     if !rest.is_empty() {
         return Err(Invalid::Record { index: found as u32, why: "bytes are left after the last record" });

@@ -5,15 +5,15 @@ use std::mem;
 use super::batch::BatchHeader;
 use super::control::{self, ControlType};
 use super::layout as at;
-use super::varint::{self, Prefix};
+use super::varint::{self, Writer};
 use super::{Compression, Header, Invalid, compression};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_HEADER_BYTES, DECOMPRESS_BUDGET_BYTES, HEADERS_MAX};
 
 /// A record's length, attributes and deltas at their longest.
 const RECORD_OVERHEAD: usize = 2 * varint::MAX_32 + varint::MAX_64 + 1;
 
-/// Room beyond the last record: a prefix is copied whole, then cut to what it holds.
-const SLACK: usize = 2 * Prefix::BYTES;
+/// Room beyond the last record, so that writing it never makes a buffer of the right capacity grow.
+const SLACK: usize = RECORD_OVERHEAD + Writer::OVERSHOOT;
 
 /// What a batch's header says besides its records; the default is an ordinary batch without a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,22 +133,20 @@ impl BatchBuilder {
         let delta = timestamp.wrapping_sub(self.base_timestamp);
         let body = 1 + varint::len_64(delta) + varint::len_32(offset_delta) + payload;
 
-        let buffer = &mut self.buffer;
-        buffer.reserve(RECORD_OVERHEAD + payload + Prefix::BYTES);
-        let mut prefix = Prefix::new();
-        prefix.varint(body as i32);
-        prefix.byte(0);
-        prefix.varlong(delta);
-        prefix.varint(offset_delta);
-        write_nullable(buffer, &mut prefix, key);
-        write_nullable(buffer, &mut prefix, value);
-        prefix.varint(headers.len() as i32);
-        prefix.flush(buffer);
+        self.buffer.reserve(RECORD_OVERHEAD + payload + Writer::OVERSHOOT);
+        let mut writer = Writer::new(&mut self.buffer);
+        writer.varint(body as i32);
+        writer.byte(0);
+        writer.varlong(delta);
+        writer.varint(offset_delta);
+        write_nullable(&mut writer, key);
+        write_nullable(&mut writer, value);
+        writer.varint(headers.len() as i32);
         for header in headers {
-            write_nullable(buffer, &mut prefix, Some(header.key.as_bytes()));
-            write_nullable(buffer, &mut prefix, header.value);
-            prefix.flush(buffer);
+            write_nullable(&mut writer, Some(header.key.as_bytes()));
+            write_nullable(&mut writer, header.value);
         }
+        writer.finish();
 
         let index = self.count as u32;
         self.count += 1;
@@ -327,7 +325,8 @@ fn payload_size(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]
 
 fn headers_size(headers: &[Header<'_>]) -> usize {
     headers.iter().fold(varint::MAX_32.min(len_size(headers.len())), |size, header| {
-        size.saturating_add(nullable_size(Some(header.key.as_bytes()))).saturating_add(nullable_size(header.value))
+        size.saturating_add(nullable_size(Some(header.key.as_bytes())))
+            .saturating_add(nullable_size(header.value))
     })
 }
 
@@ -346,13 +345,12 @@ fn len_size(len: usize) -> usize {
 }
 
 #[inline(always)]
-fn write_nullable(buffer: &mut Vec<u8>, prefix: &mut Prefix, field: Option<&[u8]>) {
+fn write_nullable(writer: &mut Writer<'_>, field: Option<&[u8]>) {
     match field {
-        None => prefix.varint(-1),
+        None => writer.varint(-1),
         Some(bytes) => {
-            prefix.varint(bytes.len() as i32);
-            prefix.flush(buffer);
-            buffer.extend_from_slice(bytes);
+            writer.varint(bytes.len() as i32);
+            writer.bytes(bytes);
         }
     }
 }

@@ -24,7 +24,8 @@ mod tests;
 mod varint;
 
 pub(crate) use batch::{
-    BatchHeader, check_records, decompress, decrement_sequence, empty_batch, find_batch, increment_sequence, verify_crc,
+    BatchHeader, check_records, decompress, decrement_sequence, empty_batch, find_batch, increment_sequence,
+    verify_crc,
 };
 pub(crate) use builder::{BatchBuilder, BatchFields, Sealed};
 pub(crate) use checksum::crc32c;

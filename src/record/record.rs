@@ -22,27 +22,54 @@ impl<'a> RawRecord<'a> {
     /// Takes one record off the front of `section`; its headers are bounded here, and not looked into.
     #[inline(always)]
     pub(super) fn take(section: &mut &'a [u8]) -> Result<Self, Why> {
-        let len = varint::read_32(section).ok_or("its length is cut or too long")?;
+        let padded;
+        let window = match section.first_chunk::<{ varint::WINDOW }>() {
+            Some(window) => window,
+            None => {
+                padded = pad(section);
+                &padded
+            }
+        };
+        let mut at = 0;
+        let len = varint::window_32(window, &mut at).ok_or("its length is too long")?;
         let len = usize::try_from(len).map_err(|_| "its length is negative")?;
-        let (mut body, rest) = section.split_at_checked(len).ok_or("it is longer than the batch")?;
-        *section = rest;
+        let end =
+            at.checked_add(len).filter(|&end| end <= section.len()).ok_or("it is longer than the batch")?;
         // The attributes of a record are unused: Kafka writes 0 and reads whatever is there.
-        let (_, fields) = body.split_first().ok_or("it is empty")?;
-        body = fields;
-        let timestamp_delta = varint::read_64(&mut body).ok_or("its timestamp is cut or too long")?;
-        let offset_delta = varint::read_32(&mut body).ok_or("its offset is cut or too long")?;
-        let key = nullable(&mut body).ok_or("its key does not fit")?;
+        at += 1;
+        let timestamp_delta = varint::window_64(window, &mut at).ok_or("its timestamp is too long")?;
+        let offset_delta = varint::window_32(window, &mut at).ok_or("its offset is too long")?;
+        let key_len = varint::window_32(window, &mut at).ok_or("its key's length is too long")?;
+        // One check for all of the above, which may have read on into what follows the record.
+        let mut body = section.get(at..end).ok_or("it is too short")?;
+        let key = field(&mut body, key_len).ok_or("its key does not fit")?;
         let value = nullable(&mut body).ok_or("its value does not fit")?;
         let count = varint::read_32(&mut body).ok_or("its header count is cut or too long")?;
         let count = u32::try_from(count).map_err(|_| "its header count is negative")?;
+        *section = &section[end..];
         Ok(RawRecord { offset_delta, timestamp_delta, key, value, headers: Headers { bytes: body, count } })
     }
 }
 
-/// Takes a length and that many bytes; -1 is null. `None` when they are not there.
+#[inline(never)]
+fn pad(section: &[u8]) -> varint::Window {
+    let mut window = [0; varint::WINDOW];
+    for (to, from) in window.iter_mut().zip(section) {
+        *to = *from;
+    }
+    window
+}
+
+/// Takes a length and that many bytes; `None` when they are not there.
 #[inline(always)]
 fn nullable<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let len = varint::read_32(bytes)?;
+    field(bytes, len)
+}
+
+/// Takes `len` bytes; -1 is null. `None` when they are not there.
+#[inline(always)]
+fn field<'a>(bytes: &mut &'a [u8], len: i32) -> Option<Option<&'a [u8]>> {
     if len < 0 {
         return if len == -1 { Some(None) } else { None };
     }
@@ -93,7 +120,11 @@ impl<'a> Headers<'a> {
         let mut bytes = self.bytes;
         // A header takes two bytes at least, so a hostile count ends here, not in the loop.
         if self.count as usize > bytes.len() / 2 {
-            return Err(if self.count == 0 { "bytes are left in it" } else { "it has fewer headers than it says" });
+            return Err(if self.count == 0 {
+                "bytes are left in it"
+            } else {
+                "it has fewer headers than it says"
+            });
         }
         for _ in 0..self.count {
             take_header(&mut bytes)?;

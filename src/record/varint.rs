@@ -50,24 +50,7 @@ pub(super) fn read_32(bytes: &mut &[u8]) -> Option<i32> {
         // Bits beyond the 32nd fall off, as in Kafka's reader.
         _ => read_slow(bytes, MAX_32)? as u32,
     };
-    Some((u >> 1) as i32 ^ -((u & 1) as i32))
-}
-
-/// Takes a varint off the front of `bytes`; `None` when it is cut or longer than 10 bytes.
-#[inline(always)]
-pub(super) fn read_64(bytes: &mut &[u8]) -> Option<i64> {
-    let u = match **bytes {
-        [a, ref rest @ ..] if a < 0x80 => {
-            *bytes = rest;
-            u64::from(a)
-        }
-        [a, b, ref rest @ ..] if b < 0x80 => {
-            *bytes = rest;
-            u64::from(a & 0x7f) | u64::from(b) << 7
-        }
-        _ => read_slow(bytes, MAX_64)?,
-    };
-    Some((u >> 1) as i64 ^ -((u & 1) as i64))
+    Some(unzigzag(u.into()) as i32)
 }
 
 #[inline(never)]
@@ -83,26 +66,70 @@ fn read_slow(bytes: &mut &[u8], max: usize) -> Option<u64> {
     None
 }
 
-/// A few varints gathered on the stack, so that they reach a buffer in one copy of constant size.
-pub(super) struct Prefix {
-    bytes: [u8; Prefix::BYTES],
-    len: usize,
+/// The first bytes of a record, or of what is left of a section, padded: varints in it are read by index alone.
+pub(super) type Window = [u8; WINDOW];
+
+/// Room for a record's length, attributes, both deltas and the length of its key.
+pub(super) const WINDOW: usize = 32;
+
+const _: () = assert!(3 * MAX_32 + MAX_64 < WINDOW && WINDOW.is_power_of_two());
+
+/// Reads a varint at `at`, at most 26, and steps over it; bytes of the padding pass for data.
+#[inline(always)]
+pub(super) fn window_32(window: &Window, at: &mut usize) -> Option<i32> {
+    Some(unzigzag(window_varint(window, at, MAX_32)? as u32 as u64) as i32)
 }
 
-impl Prefix {
-    /// Room for the fields before a record's value: length, attributes, both deltas, both lengths.
-    pub(super) const BYTES: usize = 32;
+/// As [`window_32`] for 64 bits.
+#[inline(always)]
+pub(super) fn window_64(window: &Window, at: &mut usize) -> Option<i64> {
+    Some(unzigzag(window_varint(window, at, MAX_64)?))
+}
+
+#[inline(always)]
+fn window_varint(window: &Window, at: &mut usize, max: usize) -> Option<u64> {
+    // The masks spare the bounds checks.
+    let a = window[*at % WINDOW];
+    if a < 0x80 {
+        *at += 1;
+        return Some(a.into());
+    }
+    let b = window[(*at + 1) % WINDOW];
+    if b < 0x80 {
+        *at += 2;
+        return Some(u64::from(a & 0x7f) | u64::from(b) << 7);
+    }
+    let mut rest = &window[*at % WINDOW..];
+    let before = rest.len();
+    let u = read_slow(&mut rest, max)?;
+    *at += before - rest.len();
+    Some(u)
+}
+
+#[inline(always)]
+fn unzigzag(u: u64) -> i64 {
+    (u >> 1) as i64 ^ -((u & 1) as i64)
+}
+
+/// Appends small fields to a buffer: gathered in a register, stored eight bytes at a time.
+pub(super) struct Writer<'a> {
+    buffer: &'a mut Vec<u8>,
+    gathered: u64,
+    len: u32,
+}
+
+impl<'a> Writer<'a> {
+    /// How far the buffer passes beyond what is written, for whoever reserves.
+    pub(super) const OVERSHOOT: usize = 8;
 
     #[inline(always)]
-    pub(super) fn new() -> Self {
-        Prefix { bytes: [0; Self::BYTES], len: 0 }
+    pub(super) fn new(buffer: &'a mut Vec<u8>) -> Self {
+        Writer { buffer, gathered: 0, len: 0 }
     }
 
     #[inline(always)]
     pub(super) fn byte(&mut self, byte: u8) {
-        // The mask spares a bounds check; a record's fields never reach it (asserted below).
-        self.bytes[self.len % Self::BYTES] = byte;
-        self.len += 1;
+        self.put(byte.into(), 1);
     }
 
     #[inline(always)]
@@ -116,37 +143,79 @@ impl Prefix {
     }
 
     #[inline(always)]
-    fn write(&mut self, mut u: u64) {
+    fn write(&mut self, u: u64) {
+        if u < 0x80 {
+            self.put(u, 1);
+        } else if u < 1 << 28 {
+            // Groups of seven spread to bytes, and a continuation bit on all but the last.
+            let spread = u & 0x7f | (u & 0x3f80) << 1 | (u & 0x1f_c000) << 2 | (u & 0xfe0_0000) << 3;
+            let bytes = len(u) as u32;
+            let more = 0x80_8080 & ((1 << (8 * (bytes - 1))) - 1);
+            self.put(spread | more, bytes);
+        } else {
+            self.write_long(u);
+        }
+    }
+
+    #[inline(never)]
+    fn write_long(&mut self, mut u: u64) {
         while u >= 0x80 {
-            self.byte(u as u8 | 0x80);
+            self.put(u & 0x7f | 0x80, 1);
             u >>= 7;
         }
-        self.byte(u as u8);
+        self.put(u, 1);
     }
 
-    /// Moves what was gathered to the end of `buffer`, which passes through `len() + BYTES`.
     #[inline(always)]
-    pub(super) fn flush(&mut self, buffer: &mut Vec<u8>) {
-        let end = buffer.len() + self.len;
-        buffer.extend_from_slice(&self.bytes);
-        buffer.truncate(end);
+    fn put(&mut self, bytes: u64, len: u32) {
+        if self.len + len > 8 {
+            self.flush();
+        }
+        self.gathered |= bytes << (8 * self.len);
+        self.len += len;
+    }
+
+    #[inline(always)]
+    fn flush(&mut self) {
+        // A store of constant size, then a cut: cheaper than a copy of `len` bytes.
+        let end = self.buffer.len() + self.len as usize;
+        self.buffer.extend_from_slice(&self.gathered.to_le_bytes());
+        self.buffer.truncate(end);
+        self.gathered = 0;
         self.len = 0;
     }
-}
 
-const _: () = assert!(4 * MAX_32 + MAX_64 + 1 < Prefix::BYTES);
+    #[inline(always)]
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.flush();
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    #[inline(always)]
+    pub(super) fn finish(mut self) {
+        self.flush();
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn written(write: impl FnOnce(&mut Prefix)) -> Vec<u8> {
-        let mut prefix = Prefix::new();
-        write(&mut prefix);
+    fn written(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
         let mut buffer = Vec::new();
-        prefix.flush(&mut buffer);
+        let mut writer = Writer::new(&mut buffer);
+        write(&mut writer);
+        writer.finish();
         buffer
+    }
+
+    fn windowed(bytes: &[u8]) -> (Option<i32>, Option<i64>, [usize; 2]) {
+        let mut window = [0xff; WINDOW];
+        window[5..][..bytes.len()].copy_from_slice(bytes);
+        let mut ends = [5, 5];
+        let (small, large) = (window_32(&window, &mut ends[0]), window_64(&window, &mut ends[1]));
+        (small, large, ends.map(|end| end - 5))
     }
 
     #[test]
@@ -165,21 +234,22 @@ mod tests {
             (i32::MIN, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
         ];
         for &(n, bytes) in cases {
-            assert_eq!(written(|p| p.varint(n)), bytes);
-            assert_eq!(written(|p| p.varlong(n.into())), bytes);
+            assert_eq!(written(|w| w.varint(n)), bytes);
+            assert_eq!(written(|w| w.varlong(n.into())), bytes);
             assert_eq!(read_32(&mut &bytes[..]), Some(n));
+            assert_eq!(windowed(bytes), (Some(n), Some(n.into()), [bytes.len(); 2]));
         }
         let max = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-        assert_eq!(written(|p| p.varlong(i64::MAX)), max);
-        assert_eq!(read_64(&mut &max[..]), Some(i64::MAX));
+        assert_eq!(written(|w| w.varlong(i64::MAX)), max);
+        assert_eq!(windowed(&max).1, Some(i64::MAX));
     }
 
     #[test]
     fn too_long_or_cut_is_refused() {
         assert_eq!(read_32(&mut &[0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..]), None);
-        assert_eq!(read_64(&mut &[0xff; 11][..]), None);
-        for len in 0..10 {
-            assert_eq!(read_64(&mut &[0x80; 10][..len]), None);
+        assert_eq!(windowed(&[0xff; 11]), (None, None, [0; 2]));
+        for len in 0..5 {
+            assert_eq!(read_32(&mut &[0x80; 5][..len]), None);
         }
     }
 
@@ -187,8 +257,8 @@ mod tests {
     fn lengths_at_every_power_of_two() {
         for bit in 0..64 {
             for n in [1i64 << bit, (1i64 << bit).wrapping_sub(1), (1i64 << bit).wrapping_neg()] {
-                assert_eq!(len_64(n), written(|p| p.varlong(n)).len(), "{n}");
-                assert_eq!(len_32(n as i32), written(|p| p.varint(n as i32)).len(), "{n}");
+                assert_eq!(len_64(n), written(|w| w.varlong(n)).len(), "{n}");
+                assert_eq!(len_32(n as i32), written(|w| w.varint(n as i32)).len(), "{n}");
             }
         }
     }
@@ -196,15 +266,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(n: i64, tail: Vec<u8>) {
-            let mut bytes = written(|p| p.varlong(n));
+            let bytes = written(|w| w.varlong(n));
             prop_assert_eq!(bytes.len(), len_64(n));
-            bytes.extend_from_slice(&tail);
-            let mut rest = &bytes[..];
-            prop_assert_eq!(read_64(&mut rest), Some(n));
-            prop_assert_eq!(rest, &tail[..]);
-
+            prop_assert_eq!(windowed(&bytes).1, Some(n));
             let n = n as i32;
-            let mut bytes = written(|p| p.varint(n));
+            let mut bytes = written(|w| w.varint(n));
             prop_assert_eq!(bytes.len(), len_32(n));
             bytes.extend_from_slice(&tail);
             let mut rest = &bytes[..];
