@@ -49,8 +49,10 @@ impl Default for BatchFields {
 /// One open batch being filled; its buffer is reused between batches.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
-    /// Empty before the first record, so an idle builder can own nothing; then header bytes and records.
+    /// Header bytes and records up to `end`; what follows is room, written over without growing a vector per field.
     buffer: Vec<u8>,
+    /// 0 before the first record, so an idle builder can own nothing.
+    end: usize,
     capacity: usize,
     count: i32,
     last_offset_delta: i32,
@@ -66,6 +68,7 @@ impl BatchBuilder {
     pub(crate) fn new(capacity: usize) -> Self {
         BatchBuilder {
             buffer: Vec::new(),
+            end: 0,
             capacity,
             count: 0,
             last_offset_delta: -1,
@@ -78,8 +81,7 @@ impl BatchBuilder {
     }
 
     /// A builder that fills `buffer`; what it holds is forgotten.
-    pub(crate) fn from_buffer(mut buffer: Vec<u8>) -> Self {
-        buffer.clear();
+    pub(crate) fn from_buffer(buffer: Vec<u8>) -> Self {
         let capacity = buffer.capacity().saturating_sub(SLACK);
         BatchBuilder { buffer, ..BatchBuilder::new(capacity) }
     }
@@ -131,22 +133,20 @@ impl BatchBuilder {
             self.open(timestamp);
         }
         let delta = timestamp.wrapping_sub(self.base_timestamp);
-        let body = 1 + varint::len_64(delta) + varint::len_32(offset_delta) + payload;
-
-        self.buffer.reserve(RECORD_OVERHEAD + payload + Writer::OVERSHOOT);
-        let mut writer = Writer::new(&mut self.buffer);
-        writer.varint(body as i32);
-        writer.byte(0);
-        writer.varlong(delta);
-        writer.varint(offset_delta);
+        let room = RECORD_OVERHEAD + payload + Writer::OVERSHOOT;
+        if self.buffer.len() - self.end < room {
+            self.grow(room);
+        }
+        let mut writer = Writer::new(&mut self.buffer[self.end..]);
+        writer.prefix(payload, delta, offset_delta);
         write_nullable(&mut writer, key);
         write_nullable(&mut writer, value);
-        writer.varint(headers.len() as i32);
-        for header in headers {
-            write_nullable(&mut writer, Some(header.key.as_bytes()));
-            write_nullable(&mut writer, header.value);
+        if headers.is_empty() {
+            writer.varint(0);
+        } else {
+            write_headers(&mut writer, headers);
         }
-        writer.finish();
+        self.end += writer.len();
 
         let index = self.count as u32;
         self.count += 1;
@@ -175,15 +175,25 @@ impl BatchBuilder {
     fn open(&mut self, timestamp: i64) {
         self.first_timestamp = timestamp;
         self.base_timestamp = self.fields.delete_horizon.unwrap_or(timestamp);
-        self.buffer.clear();
-        self.buffer.reserve(self.capacity.saturating_add(SLACK).max(BATCH_HEADER_BYTES));
-        self.buffer.resize(BATCH_HEADER_BYTES, 0);
+        self.end = BATCH_HEADER_BYTES;
+        self.grow(self.capacity.saturating_add(SLACK).saturating_sub(BATCH_HEADER_BYTES));
+    }
+
+    /// Makes room for `room` more bytes, at least doubling what there is when it must grow.
+    #[inline(never)]
+    fn grow(&mut self, room: usize) {
+        let len = self.end.saturating_add(room);
+        if len > self.buffer.capacity() {
+            self.buffer.reserve(len - self.buffer.len());
+        }
+        // All of it, so that a buffer is filled with zeros once and not once per batch.
+        self.buffer.resize(self.buffer.capacity().max(len), 0);
     }
 
     /// Bytes so far, header included, before compression.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        self.buffer.len().max(BATCH_HEADER_BYTES)
+        self.end.max(BATCH_HEADER_BYTES)
     }
 
     /// Records so far.
@@ -232,7 +242,6 @@ impl BatchBuilder {
     pub(crate) fn clear(&mut self) {
         let buffer = mem::take(&mut self.buffer);
         *self = BatchBuilder { buffer, ..BatchBuilder::new(self.capacity) };
-        self.buffer.clear();
     }
 
     /// Compresses, fills in the header, and leaves the builder empty; on an error it keeps its records.
@@ -245,10 +254,9 @@ impl BatchBuilder {
         scratch: &mut Vec<u8>,
     ) -> Result<Sealed, Invalid> {
         let mut header = self.header()?;
-        let plain = &self.buffer[BATCH_HEADER_BYTES..];
-        let mut bytes = if compression == Compression::None {
-            scratch.clear();
-            mem::replace(&mut self.buffer, mem::take(scratch))
+        let plain = &self.buffer[BATCH_HEADER_BYTES..self.end];
+        let (mut bytes, len) = if compression == Compression::None {
+            (mem::replace(&mut self.buffer, mem::take(scratch)), self.end)
         } else {
             scratch.clear();
             scratch.resize(BATCH_HEADER_BYTES, 0);
@@ -261,11 +269,13 @@ impl BatchBuilder {
             if scratch.len() > BATCH_BYTES_MAX {
                 return Err(Invalid::TooLarge { limit: BATCH_BYTES_MAX });
             }
-            mem::take(scratch)
+            let bytes = mem::take(scratch);
+            let len = bytes.len();
+            (bytes, len)
         };
         header.attributes |= i16::from(compression.id());
-        header.batch_length = (bytes.len() - at::UNCOUNTED) as i32;
-        header.finish(&mut bytes);
+        header.batch_length = (len - at::UNCOUNTED) as i32;
+        header.finish(&mut bytes[..len]);
         self.clear();
         Ok(Sealed { bytes, header })
     }
@@ -323,6 +333,7 @@ fn payload_size(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]
     fields.saturating_add(headers)
 }
 
+#[inline(never)]
 fn headers_size(headers: &[Header<'_>]) -> usize {
     headers.iter().fold(varint::MAX_32.min(len_size(headers.len())), |size, header| {
         size.saturating_add(nullable_size(Some(header.key.as_bytes())))
@@ -355,9 +366,19 @@ fn write_nullable(writer: &mut Writer<'_>, field: Option<&[u8]>) {
     }
 }
 
+#[inline(never)]
+fn write_headers(writer: &mut Writer<'_>, headers: &[Header<'_>]) {
+    writer.varint(headers.len() as i32);
+    for header in headers {
+        write_nullable(writer, Some(header.key.as_bytes()));
+        write_nullable(writer, header.value);
+    }
+}
+
 /// A finished batch: ready to be written once offset and epoch are placed, which lie outside the checksum.
 #[derive(Debug)]
 pub(crate) struct Sealed {
+    /// May be longer than the batch: the rest is room that the next user of the buffer need not fill again.
     bytes: Vec<u8>,
     header: BatchHeader,
 }
@@ -366,7 +387,7 @@ impl Sealed {
     /// The whole batch.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..self.header.size()]
     }
 
     /// Its header.
@@ -388,10 +409,10 @@ impl Sealed {
     pub(crate) fn stamp_append_time(&mut self, now: i64) {
         self.header.attributes |= at::LOG_APPEND_TIME;
         self.header.max_timestamp = now;
-        self.header.finish(&mut self.bytes);
+        self.header.finish(&mut self.bytes[..self.header.size()]);
     }
 
-    /// Its buffer, for the next batch.
+    /// Its buffer, for the next batch; what it holds means nothing.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.bytes
     }

@@ -44,7 +44,7 @@ pub(super) fn read(batch: &[u8]) -> Result<(BatchHeader, Vec<Owned>), Invalid> {
 
 pub(super) fn owned(header: &BatchHeader, record: &RawRecord<'_>) -> Owned {
     Owned {
-        offset: header.base_offset + i64::from(record.offset_delta),
+        offset: header.base_offset.wrapping_add(record.offset_delta.into()),
         timestamp: header.timestamp(record.timestamp_delta),
         key: record.key.map(<[u8]>::to_vec),
         value: record.value.map(<[u8]>::to_vec),

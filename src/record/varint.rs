@@ -16,16 +16,11 @@ fn zigzag_64(n: i64) -> u64 {
     ((n << 1) ^ (n >> 63)) as u64
 }
 
-/// Bytes that `n` takes.
+/// Bytes of the varint of `n`.
 #[inline(always)]
 pub(super) fn len_32(n: i32) -> usize {
-    len(u64::from(zigzag_32(n)))
-}
-
-/// Bytes that `n` takes.
-#[inline(always)]
-pub(super) fn len_64(n: i64) -> usize {
-    len(zigzag_64(n))
+    let u = zigzag_32(n);
+    if u < 1 << 14 { 1 + usize::from(u >= 0x80) } else { len(u.into()) }
 }
 
 #[inline(always)]
@@ -111,25 +106,32 @@ fn unzigzag(u: u64) -> i64 {
     (u >> 1) as i64 ^ -((u & 1) as i64)
 }
 
-/// Appends small fields to a buffer: gathered in a register, stored eight bytes at a time.
+/// The varint of `u`, below 2^14, and its one or two bytes; without a branch between them.
+#[inline(always)]
+fn short(u: u64) -> (u64, u32) {
+    let long = u64::from(u >= 0x80);
+    (u & 0x7f | long << 7 | u >> 7 << 8, 1 + long as u32)
+}
+
+/// Writes a record's fields into a slice that has room for them and [`OVERSHOOT`](Writer::OVERSHOOT) more.
 pub(super) struct Writer<'a> {
-    buffer: &'a mut Vec<u8>,
-    gathered: u64,
-    len: u32,
+    into: &'a mut [u8],
+    at: usize,
 }
 
 impl<'a> Writer<'a> {
-    /// How far the buffer passes beyond what is written, for whoever reserves.
+    /// Bytes beyond the end that may be overwritten: small fields are stored in words of constant size.
     pub(super) const OVERSHOOT: usize = 8;
 
     #[inline(always)]
-    pub(super) fn new(buffer: &'a mut Vec<u8>) -> Self {
-        Writer { buffer, gathered: 0, len: 0 }
+    pub(super) fn new(into: &'a mut [u8]) -> Self {
+        Writer { into, at: 0 }
     }
 
+    /// How many bytes were written.
     #[inline(always)]
-    pub(super) fn byte(&mut self, byte: u8) {
-        self.put(byte.into(), 1);
+    pub(super) fn len(&self) -> usize {
+        self.at
     }
 
     #[inline(always)]
@@ -137,63 +139,56 @@ impl<'a> Writer<'a> {
         self.write(u64::from(zigzag_32(n)));
     }
 
+    /// Length, attributes and both deltas of a record whose other fields take `payload` bytes.
     #[inline(always)]
-    pub(super) fn varlong(&mut self, n: i64) {
-        self.write(zigzag_64(n));
+    pub(super) fn prefix(&mut self, payload: usize, timestamp_delta: i64, offset_delta: i32) {
+        let (timestamp, offset) = (zigzag_64(timestamp_delta), u64::from(zigzag_32(offset_delta)));
+        if timestamp | offset | (payload as u64 + 5) << 1 < 1 << 14 {
+            // All of one or two bytes: put together in a register, stored at once.
+            let ((timestamp, timestamp_len), (offset, offset_len)) = (short(timestamp), short(offset));
+            let deltas = timestamp | offset << (8 * timestamp_len);
+            let body = 1 + timestamp_len as usize + offset_len as usize + payload;
+            let (length, length_len) = short(u64::from(zigzag_32(body as i32)));
+            // Between the length and the deltas the attributes, 0.
+            let word = length | deltas << (8 * length_len + 8);
+            self.into[self.at..self.at + 8].copy_from_slice(&word.to_le_bytes());
+            self.at += (length_len + 1 + timestamp_len + offset_len) as usize;
+        } else {
+            let body = 1 + len(timestamp) + len(offset) + payload;
+            self.write(u64::from(zigzag_32(body as i32)));
+            self.write(0);
+            self.write(timestamp);
+            self.write(offset);
+        }
     }
 
     #[inline(always)]
     fn write(&mut self, u: u64) {
-        if u < 0x80 {
-            self.put(u, 1);
-        } else if u < 1 << 28 {
-            // Groups of seven spread to bytes, and a continuation bit on all but the last.
-            let spread = u & 0x7f | (u & 0x3f80) << 1 | (u & 0x1f_c000) << 2 | (u & 0xfe0_0000) << 3;
-            let bytes = len(u) as u32;
-            let more = 0x80_8080 & ((1 << (8 * (bytes - 1))) - 1);
-            self.put(spread | more, bytes);
+        if u < 1 << 14 {
+            let (word, len) = short(u);
+            self.into[self.at..self.at + 2].copy_from_slice(&(word as u16).to_le_bytes());
+            self.at += len as usize;
         } else {
             self.write_long(u);
         }
     }
 
-    #[inline(never)]
+    #[cold]
     fn write_long(&mut self, mut u: u64) {
         while u >= 0x80 {
-            self.put(u & 0x7f | 0x80, 1);
+            self.into[self.at] = u as u8 | 0x80;
+            self.at += 1;
             u >>= 7;
         }
-        self.put(u, 1);
-    }
-
-    #[inline(always)]
-    fn put(&mut self, bytes: u64, len: u32) {
-        if self.len + len > 8 {
-            self.flush();
-        }
-        self.gathered |= bytes << (8 * self.len);
-        self.len += len;
-    }
-
-    #[inline(always)]
-    fn flush(&mut self) {
-        // A store of constant size, then a cut: cheaper than a copy of `len` bytes.
-        let end = self.buffer.len() + self.len as usize;
-        self.buffer.extend_from_slice(&self.gathered.to_le_bytes());
-        self.buffer.truncate(end);
-        self.gathered = 0;
-        self.len = 0;
+        self.into[self.at] = u as u8;
+        self.at += 1;
     }
 
     #[inline(always)]
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        self.flush();
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    #[inline(always)]
-    pub(super) fn finish(mut self) {
-        self.flush();
+        let end = self.at + bytes.len();
+        self.into[self.at..end].copy_from_slice(bytes);
+        self.at = end;
     }
 }
 
@@ -203,11 +198,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn written(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
-        let mut buffer = Vec::new();
+        let mut buffer = [0xaa; MAX_64 + Writer::OVERSHOOT];
         let mut writer = Writer::new(&mut buffer);
         write(&mut writer);
-        writer.finish();
-        buffer
+        let len = writer.len();
+        buffer[..len].to_vec()
     }
 
     fn windowed(bytes: &[u8]) -> (Option<i32>, Option<i64>, [usize; 2]) {
@@ -235,12 +230,12 @@ mod tests {
         ];
         for &(n, bytes) in cases {
             assert_eq!(written(|w| w.varint(n)), bytes);
-            assert_eq!(written(|w| w.varlong(n.into())), bytes);
+            assert_eq!(written(|w| w.write(zigzag_64(n.into()))), bytes);
             assert_eq!(read_32(&mut &bytes[..]), Some(n));
             assert_eq!(windowed(bytes), (Some(n), Some(n.into()), [bytes.len(); 2]));
         }
         let max = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-        assert_eq!(written(|w| w.varlong(i64::MAX)), max);
+        assert_eq!(written(|w| w.write(zigzag_64(i64::MAX))), max);
         assert_eq!(windowed(&max).1, Some(i64::MAX));
     }
 
@@ -257,7 +252,7 @@ mod tests {
     fn lengths_at_every_power_of_two() {
         for bit in 0..64 {
             for n in [1i64 << bit, (1i64 << bit).wrapping_sub(1), (1i64 << bit).wrapping_neg()] {
-                assert_eq!(len_64(n), written(|w| w.varlong(n)).len(), "{n}");
+                assert_eq!(len(zigzag_64(n)), written(|w| w.write(zigzag_64(n))).len(), "{n}");
                 assert_eq!(len_32(n as i32), written(|w| w.varint(n as i32)).len(), "{n}");
             }
         }
@@ -266,8 +261,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(n: i64, tail: Vec<u8>) {
-            let bytes = written(|w| w.varlong(n));
-            prop_assert_eq!(bytes.len(), len_64(n));
+            let bytes = written(|w| w.write(zigzag_64(n)));
+            prop_assert_eq!(bytes.len(), len(zigzag_64(n)));
             prop_assert_eq!(windowed(&bytes).1, Some(n));
             let n = n as i32;
             let mut bytes = written(|w| w.varint(n));
