@@ -5,6 +5,7 @@ use std::mem;
 use super::batch::BatchHeader;
 use super::control::{self, ControlType};
 use super::layout as at;
+use super::sealed::Sealed;
 use super::varint::{self, Writer};
 use super::{Compression, Header, Invalid, compression};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_HEADER_BYTES, DECOMPRESS_BUDGET_BYTES, HEADERS_MAX};
@@ -277,7 +278,7 @@ impl BatchBuilder {
         header.batch_length = (len - at::UNCOUNTED) as i32;
         header.finish(&mut bytes[..len]);
         self.clear();
-        Ok(Sealed { bytes, header })
+        Ok(Sealed::new(bytes, header))
     }
 
     fn header(&self) -> Result<BatchHeader, Invalid> {
@@ -372,48 +373,5 @@ fn write_headers(writer: &mut Writer<'_>, headers: &[Header<'_>]) {
     for header in headers {
         write_nullable(writer, Some(header.key.as_bytes()));
         write_nullable(writer, header.value);
-    }
-}
-
-/// A finished batch: ready to be written once offset and epoch are placed, which lie outside the checksum.
-#[derive(Debug)]
-pub(crate) struct Sealed {
-    /// May be longer than the batch: the rest is room that the next user of the buffer need not fill again.
-    bytes: Vec<u8>,
-    header: BatchHeader,
-}
-
-impl Sealed {
-    /// The whole batch.
-    #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.header.size()]
-    }
-
-    /// Its header.
-    #[inline]
-    pub(crate) fn header(&self) -> &BatchHeader {
-        &self.header
-    }
-
-    /// Gives it its place in the log.
-    #[inline]
-    pub(crate) fn place(&mut self, base_offset: i64, leader_epoch: i32) {
-        self.header.base_offset = base_offset;
-        self.header.leader_epoch = leader_epoch;
-        at::put(&mut self.bytes, at::BASE_OFFSET, base_offset.to_be_bytes());
-        at::put(&mut self.bytes, at::LEADER_EPOCH, leader_epoch.to_be_bytes());
-    }
-
-    /// Makes every record read `now`; the checksum is computed again.
-    pub(crate) fn stamp_append_time(&mut self, now: i64) {
-        self.header.attributes |= at::LOG_APPEND_TIME;
-        self.header.max_timestamp = now;
-        self.header.finish(&mut self.bytes[..self.header.size()]);
-    }
-
-    /// Its buffer, for the next batch; what it holds means nothing.
-    pub(crate) fn into_buffer(self) -> Vec<u8> {
-        self.bytes
     }
 }

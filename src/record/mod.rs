@@ -19,6 +19,7 @@ mod iter;
 mod layout;
 #[allow(clippy::module_inception)]
 mod record;
+mod sealed;
 #[cfg(test)]
 mod tests;
 mod varint;
@@ -27,12 +28,13 @@ pub(crate) use batch::{
     BatchHeader, check_records, decompress, decrement_sequence, empty_batch, find_batch, increment_sequence,
     verify_crc,
 };
-pub(crate) use builder::{BatchBuilder, BatchFields, Sealed};
+pub(crate) use builder::{BatchBuilder, BatchFields};
 pub(crate) use checksum::crc32c;
 pub use compression::Compression;
 pub(crate) use iter::RecordIter;
 pub(crate) use record::RawRecord;
 pub use record::{HeaderIter, Headers};
+pub(crate) use sealed::Sealed;
 
 /// A named value that travels with a record. Names may repeat and may be empty; a value may be absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
