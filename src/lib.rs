@@ -1,5 +1,8 @@
 //! logstead
 mod error;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod record;
 mod storage;

@@ -1,4 +1,40 @@
 //! Kafka's record batch, format 2, byte for byte: pure functions over slices, no files.
+//!
+//! Invariants:
+//! - Bytes from outside never panic, and never make more allocated than their size and
+//!   [`DECOMPRESS_BUDGET_BYTES`](crate::limits::DECOMPRESS_BUDGET_BYTES) together; no size in them is believed.
+//! - The order of trust: [`BatchHeader::parse`], [`verify_crc`], [`decompress`] when packed, [`check_records`];
+//!   after these, [`RecordIter`] yields exactly the records that the header counts.
+//! - What a [`BatchBuilder`] seals passes all four.
+//! - Offset and leader epoch lie outside the checksum: placing a sealed batch does not touch its records.
+//! - Nothing is allocated per record, pushed or read.
+//! - Only `layout` knows where a header field lies; only `checksum` names an implementation of CRC-32C.
+
+mod batch;
+mod builder;
+mod checksum;
+pub(crate) mod compression;
+pub(crate) mod control;
+mod iter;
+mod layout;
+#[allow(clippy::module_inception)]
+mod record;
+mod sealed;
+#[cfg(test)]
+mod tests;
+mod varint;
+
+pub(crate) use batch::{
+    BatchHeader, check_records, decompress, decrement_sequence, empty_batch, find_batch, increment_sequence,
+    verify_crc,
+};
+pub(crate) use builder::{BatchBuilder, BatchFields};
+pub(crate) use checksum::crc32c;
+pub use compression::Compression;
+pub(crate) use iter::RecordIter;
+pub(crate) use record::RawRecord;
+pub use record::{HeaderIter, Headers};
+pub(crate) use sealed::Sealed;
 
 /// A named value that travels with a record. Names may repeat and may be empty; a value may be absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,4 +43,47 @@ pub struct Header<'a> {
     pub key: &'a str,
     /// The value; `None` is stored as null.
     pub value: Option<&'a [u8]>,
+}
+
+/// A [`Header`] with a value.
+#[inline]
+pub fn header<'a, V: AsRef<[u8]> + ?Sized>(key: &'a str, value: &'a V) -> Header<'a> {
+    Header { key, value: Some(value.as_ref()) }
+}
+
+/// What the timestamps of a batch mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TimestampType {
+    /// When the record was made: given by its sender.
+    #[default]
+    CreateTime,
+    /// When the record was appended: given by the log.
+    LogAppendTime,
+}
+
+/// Why bytes are not a batch, or a record can not become part of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Invalid {
+    #[error("{have} bytes where a batch needs {need}")]
+    Short { have: usize, need: usize },
+    #[error("the batch length {0} is not possible")]
+    Length(i32),
+    #[error("the batch is of format {0}, and only format 2 is read")]
+    Magic(i8),
+    #[error("the checksum does not match: stored {stored:08x}, computed {computed:08x}")]
+    Crc { stored: u32, computed: u32 },
+    #[error("no codec has the number {0}")]
+    Codec(u8),
+    #[error("the codec {0} is not in this build")]
+    CodecMissing(&'static str),
+    #[error("the records are not valid {0}")]
+    Decompress(&'static str),
+    #[error("it is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("the batch says that it has {declared} records, and has {found}")]
+    Count { declared: i32, found: i32 },
+    #[error("record {index} of the batch is not valid: {why}")]
+    Record { index: u32, why: &'static str },
+    #[error("the {name} is not valid: {why}")]
+    Field { name: &'static str, why: &'static str },
 }

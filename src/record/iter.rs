@@ -1,0 +1,37 @@
+//! The records of a section, one after another, without a copy.
+
+use std::iter::FusedIterator;
+
+use super::record::RawRecord;
+
+/// Iterates a section that [`check_records`](super::check_records) accepted; over any other it ends early.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordIter<'a> {
+    section: &'a [u8],
+}
+
+impl<'a> RecordIter<'a> {
+    /// `section`: the uncompressed records of one batch.
+    #[inline]
+    pub(crate) fn new(section: &'a [u8]) -> Self {
+        RecordIter { section }
+    }
+}
+
+impl<'a> Iterator for RecordIter<'a> {
+    type Item = RawRecord<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RawRecord<'a>> {
+        if self.section.is_empty() {
+            return None;
+        }
+        let record = RawRecord::take(&mut self.section).ok();
+        if record.is_none() {
+            self.section = &[];
+        }
+        record
+    }
+}
+
+impl FusedIterator for RecordIter<'_> {}
