@@ -285,6 +285,10 @@ impl Error {
         .into()
     }
 
+    pub(crate) fn is_already_there(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Io { kind: std::io::ErrorKind::AlreadyExists, .. })
+    }
+
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self.kind(), ErrorKind::Io { kind: std::io::ErrorKind::NotFound, .. })
     }

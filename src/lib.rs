@@ -1,11 +1,105 @@
-//! logstead
+//! An embedded commit log: topics, partitions, producers and consumers in your program, with Apache Kafka's own
+//! files on disk. Synchronous; no server, no runtime, no port.
+//!
+//! ```
+//! use std::time::Duration;
+//! use logstead::{Record, Store, TopicConfig};
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path().join("data");
+//!
+//! let store = Store::open(&dir)?;
+//! store.create_topic("flights", TopicConfig::default().partitions(4))?;
+//!
+//! let producer = store.producer()?;
+//! let receipt = producer.send(Record::to("flights").key("N14228").value("EWR,IAH"))?.wait()?;
+//!
+//! let mut consumer = store.consumer()?;
+//! consumer.assign_all(["flights"])?;
+//! consumer.seek_to_beginning()?;
+//! for record in &consumer.poll(Duration::ZERO)? {
+//!     assert_eq!((record.offset(), record.key()), (receipt.offset, Some(b"N14228".as_slice())));
+//! }
+//! store.close()?;
+//! # Ok::<(), logstead::Error>(())
+//! ```
+//!
+//! # What it does
+//!
+//! - A record whose delivery completed with [`Acks::All`] on a [`Durability::Disk`] topic (both are the default) is
+//!   synced: it survives a power cut.
+//! - Consumers see committed records only: nobody acts on a record that a crash can take back.
+//! - A store opens after any crash, and [`Store::recovery_report`] tells what was cut.
+//! - A batch is checked before a record of it is handed out; damage is an error that says where reading can go on.
+//! - The directory is laid out as a Kafka `log.dir`: Kafka's tools read it, a broker can take it over, and one that a
+//!   broker made opens here.
+//!
+//! # What it does not
+//!
+//! It is not a server, not an async runtime, not a queue with deletion of single messages, not a database. Linux
+//! comes first; macOS is meant to work; Windows is not promised.
+//!
+//! # The walk of a record
+//!
+//! In: [`Producer::send`] → the partition of its key → the open batch of that partition → compressed and checksummed
+//! → one write behind the last batch, which gives it its offset → synced together with those of all who wait → the
+//! high watermark passes it → its [`Delivery`] completes and readers wake.
+//!
+//! Out: [`Consumer::poll`] → a fair round over partitions → the segment and the batch that hold the position →
+//! checked, unpacked once → [`Records`], which own what they lie in → [`RecordRef`]s that borrow from them.
+//!
+//! # Features
+//!
+//! `lz4` and `zstd` (default), `snappy`, `gzip`: the codecs. `testing`: the simulated disk and the clock that is
+//! moved by hand, for tests of programs that use this crate.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod config;
+mod consumer;
 mod error;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod limits;
+mod log;
+mod producer;
 mod record;
+mod segment;
 mod storage;
+mod store;
 mod sync;
 mod time;
+mod topic;
 mod types;
+
+pub use config::{AutoOffsetReset, ConsumerConfig, ProducerConfig, TopicConfig};
+pub use consumer::{Consumer, Waker};
+pub use error::{Error, ErrorKind, Result};
+pub use log::{BatchRef, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord};
+pub use producer::{Delivery, Producer, Receipt};
+pub use record::{Compression, ControlType, Header, HeaderIter, Headers, TimestampType, header};
+#[cfg(feature = "testing")]
+pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
+pub use store::{Maintained, Maintenance, RecoveryReport, Store, StoreOptions};
+pub use time::{Clock, ManualClock, SystemClock};
+pub use topic::{BatchReceipt, Partition, Record, To, Topic};
+pub use types::{Acks, Durability, Offset};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;
+
+const _: () = {
+    const fn shared<T: Send + Sync + 'static>() {}
+    const fn sent<T: Send + 'static>() {}
+    shared::<Store>();
+    shared::<Topic>();
+    shared::<Partition>();
+    shared::<Producer>();
+    shared::<Waker>();
+    shared::<Error>();
+    shared::<Records>();
+    shared::<SharedRecord>();
+    sent::<Consumer>();
+    sent::<Delivery>();
+};

@@ -24,6 +24,9 @@ mod roll;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The `.log` of a partition that never held a record.
+pub(crate) const FIRST_SEGMENT: &str = "00000000000000000000.log";
+
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::{Segment, SegmentConfig};
@@ -62,6 +65,12 @@ impl Wake {
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             self.bell.ring();
         }
+    }
+
+    /// Wakes also one who is about to sleep.
+    pub(crate) fn wake_always(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+        self.bell.ring();
     }
 
     /// Announces the sleep; what became due before is looked for once more after this.

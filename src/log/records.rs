@@ -203,10 +203,7 @@ impl<'a> RecordRef<'a> {
     /// Milliseconds since 1970, -1 when the record has no timestamp.
     #[inline]
     pub fn timestamp_ms(&self) -> i64 {
-        match self.part.header.timestamp_type() {
-            TimestampType::CreateTime => self.part.header.base_timestamp.wrapping_add(self.raw.timestamp_delta),
-            TimestampType::LogAppendTime => self.part.header.max_timestamp,
-        }
+        self.part.header.timestamp(self.raw.timestamp_delta)
     }
 
     /// The key; `None` is null, which is not the same as empty.
@@ -299,7 +296,7 @@ impl<'a> BatchRef<'a> {
             return None;
         }
         let key = RecordIter::new(self.0.section.bytes()).next().and_then(|record| record.key);
-        Some(ControlType::of_key(key.unwrap_or_default()))
+        Some(ControlType::parse(key.unwrap_or_default()).unwrap_or(ControlType::Other(-1)))
     }
 
     /// What the timestamps of its records mean.

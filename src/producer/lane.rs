@@ -12,7 +12,7 @@ use super::Shared;
 use super::delivery::{BatchCell, Delivery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, PendingBatches};
-use crate::record::{BatchBuilder, Header, Invalid, Sealed};
+use crate::record::{BatchBuilder, Header, Sealed};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::topic::TopicInner;
 use crate::types::{Acks, Durability, Offset};
@@ -100,7 +100,7 @@ impl Lane {
         let index = open
             .builder
             .push(record.timestamp, record.key, record.value, record.headers)
-            .map_err(|invalid| Error::from(ErrorKind::InvalidRecord { why: invalid.reason() }))?;
+            .map_err(Error::from)?;
         let delivery = open.cell.delivery(index, record.timestamp);
         if open.builder.bytes() >= batch_size {
             let full = state.open.take();
@@ -213,7 +213,7 @@ impl Lane {
                     cells.push(batch.cell);
                 }
                 Err(invalid) => {
-                    let error = seal_error(invalid);
+                    let error = Error::from(invalid);
                     batch.cell.fail(&error);
                     failure.get_or_insert(error);
                 }
@@ -304,8 +304,4 @@ impl PendingBatches for Lane {
     fn drain(&self) {
         self.drain_all(None);
     }
-}
-
-fn seal_error(invalid: Invalid) -> Error {
-    ErrorKind::InvalidRecord { why: invalid.reason() }.into()
 }

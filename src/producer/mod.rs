@@ -263,6 +263,14 @@ impl Shared {
         lanes.iter().filter_map(|lane| lane.due()).min()
     }
 
+    /// Appends everything that was sent.
+    pub(crate) fn drain_everything(&self) {
+        let lanes = std::mem::take(&mut *self.lingering.lock());
+        for lane in lanes {
+            lane.drain_all(None);
+        }
+    }
+
     /// Takes no more records.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);

@@ -4,7 +4,8 @@ use super::Invalid;
 
 /// What a control record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ControlType {
+#[non_exhaustive]
+pub enum ControlType {
     /// The transaction's records never happened.
     Abort,
     /// The transaction's records count.

@@ -29,12 +29,14 @@ pub(crate) use batch::{
     verify_crc,
 };
 pub(crate) use builder::{BatchBuilder, BatchFields};
-pub(crate) use checksum::crc32c;
 pub use compression::Compression;
+pub use control::ControlType;
 pub(crate) use iter::RecordIter;
 pub(crate) use record::RawRecord;
 pub use record::{HeaderIter, Headers};
 pub(crate) use sealed::Sealed;
+
+use crate::error::{Error, ErrorKind};
 
 /// A named value that travels with a record. Names may repeat and may be empty; a value may be absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,14 @@ pub struct Header<'a> {
 }
 
 /// A [`Header`] with a value.
+///
+/// ```
+/// use logstead::{Record, header};
+///
+/// let headers = [header("source", "csv"), header("source", "again")];
+/// let record = Record::to("flights").value("…").headers(&headers);
+/// # let _ = record;
+/// ```
 #[inline]
 pub fn header<'a, V: AsRef<[u8]> + ?Sized>(key: &'a str, value: &'a V) -> Header<'a> {
     Header { key, value: Some(value.as_ref()) }
@@ -86,4 +96,17 @@ pub(crate) enum Invalid {
     Record { index: u32, why: &'static str },
     #[error("the {name} is not valid: {why}")]
     Field { name: &'static str, why: &'static str },
+}
+
+/// Why a record or batch that a caller gave can not be stored.
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::CodecMissing(codec) => ErrorKind::CodecMissing { codec },
+            Invalid::TooLarge { limit } => ErrorKind::RecordTooLarge { bytes: limit, limit, setting: "a batch's limit" },
+            Invalid::Record { why, .. } | Invalid::Field { why, .. } => ErrorKind::InvalidRecord { why },
+            _ => ErrorKind::InvalidRecord { why: "its batch can not be built" },
+        }
+        .into()
+    }
 }

@@ -89,6 +89,11 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
+    /// A catalog without topics.
+    pub(crate) fn empty(root: &Path) -> Self {
+        Catalog { path: root.join(FILE_NAME), topics: BTreeMap::new() }
+    }
+
     /// Reads the catalog of a store's root; an absent file is an empty catalog.
     pub(crate) fn read(storage: &dyn Storage, root: &Path) -> Result<Self> {
         let path = root.join(FILE_NAME);

@@ -20,7 +20,7 @@ use crate::record::{BatchBuilder, Compression};
 use crate::sync::{Arc, RwLock};
 use crate::types::{Acks, Durability, Offset, TopicName};
 
-pub use record::{Record, To, header};
+pub use record::{Record, To};
 pub(crate) use registry::Topics;
 
 /// Where one partition stands.
@@ -31,7 +31,7 @@ enum State {
     Damaged(Error),
     /// A broker's topic of which this directory holds other partitions only.
     Absent,
-    Closed,
+    Closed(Option<Arc<Log>>),
 }
 
 /// One partition of a topic, open or not.
@@ -106,7 +106,7 @@ impl TopicInner {
             State::Open(log) => return Ok((Arc::clone(log), None)),
             State::Damaged(error) => return Err(error.clone()),
             State::Absent => return Err(self.unknown(partition)),
-            State::Closed => return Err(ErrorKind::Closed.into()),
+            State::Closed(_) => return Err(ErrorKind::Closed.into()),
             State::NotOpened(hints) => hints.clone(),
         };
         let bells = Arc::clone(&slot.bells);
@@ -153,26 +153,35 @@ impl TopicInner {
                     *state = State::NotOpened(hints);
                 }
                 State::Damaged(_) => *state = State::NotOpened(OpenHints::default()),
-                State::NotOpened(_) | State::Absent | State::Closed => {}
+                State::NotOpened(_) | State::Absent | State::Closed(_) => {}
             }
         }
         self.open(partition).map(|(_, report)| report)
     }
 
-    /// The logs that are open now, by partition.
-    pub(crate) fn open_logs(&self) -> Vec<(i32, Arc<Log>)> {
-        (0..).zip(&self.slots).filter_map(|(p, slot)| match &*slot.state.read() {
-            State::Open(log) => Some((p, Arc::clone(log))),
+    /// The logs that were opened, by partition; those that were closed since among them.
+    pub(crate) fn opened_logs(&self) -> Vec<(i32, Arc<Log>)> {
+        let opened = |(p, slot): (i32, &Slot)| match &*slot.state.read() {
+            State::Open(log) | State::Closed(Some(log)) => Some((p, Arc::clone(log))),
             _ => None,
-        })
-        .collect()
+        };
+        (0..).zip(&self.slots).filter_map(opened).collect()
     }
 
-    /// Why a partition can not be served, if so.
-    pub(crate) fn damage(&self, partition: i32) -> Option<Error> {
-        match &*self.slot(partition).ok()?.state.read() {
-            State::Damaged(error) => Some(error.clone()),
-            _ => None,
+    /// Whether no partition is damaged or poisoned.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.slots.iter().all(|slot| match &*slot.state.read() {
+            State::Damaged(_) => false,
+            State::Open(log) | State::Closed(Some(log)) => log.failure().is_none(),
+            State::NotOpened(_) | State::Absent | State::Closed(None) => true,
+        })
+    }
+
+    /// Notes that a partition can not be served.
+    pub(crate) fn set_damaged(&self, partition: i32, why: String) {
+        if let Ok(slot) = self.slot(partition) {
+            let topic = self.name.to_string();
+            *slot.state.write() = State::Damaged(ErrorKind::Damaged { topic, partition, why }.into());
         }
     }
 
@@ -180,8 +189,18 @@ impl TopicInner {
     pub(crate) fn close(&self) -> Result<()> {
         let mut result = Ok(());
         for slot in &self.slots {
-            let state = std::mem::replace(&mut *slot.state.write(), State::Closed);
-            if let State::Open(log) = state {
+            let log = {
+                let mut state = slot.state.write();
+                let log = match &*state {
+                    State::Open(log) => Some(Arc::clone(log)),
+                    // Still to be seen: a damaged partition keeps the stop from counting as clean.
+                    State::Damaged(_) => continue,
+                    _ => None,
+                };
+                *state = State::Closed(log.clone());
+                log
+            };
+            if let Some(log) = log {
                 result = result.and(log.close());
             }
             slot.bells.ring();
@@ -306,14 +325,12 @@ impl Partition {
         for record in records {
             builder
                 .push(record.timestamp_ms.unwrap_or(now), record.key, record.value, record.headers)
-                .map_err(|invalid| Error::from(ErrorKind::InvalidRecord { why: invalid.reason() }))?;
+                .map_err(Error::from)?;
         }
         if builder.is_empty() {
             return Err(ErrorKind::InvalidRecord { why: "an append needs at least one" }.into());
         }
-        let mut batch = [builder
-            .seal(Compression::None, None, &mut Vec::new())
-            .map_err(|invalid| Error::from(ErrorKind::InvalidRecord { why: invalid.reason() }))?];
+        let mut batch = [builder.seal(Compression::None, None, &mut Vec::new())?];
         let log = self.log()?;
         log.append(&mut batch, expected_end)?;
         let header = batch[0].header();

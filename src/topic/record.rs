@@ -30,19 +30,6 @@ impl<'a> From<&'a Topic> for To<'a> {
     }
 }
 
-/// A header of a record to send.
-///
-/// ```
-/// use logstead::{Record, header};
-///
-/// let headers = [header("source", "csv"), header("source", "again")];
-/// let record = Record::to("flights").value("…").headers(&headers);
-/// # let _ = record;
-/// ```
-pub fn header<'a, V: AsRef<[u8]> + ?Sized>(key: &'a str, value: &'a V) -> Header<'a> {
-    Header { key, value: Some(value.as_ref()) }
-}
-
 /// A record to store.
 ///
 /// Everything is borrowed and the record is `Copy`: a failed call leaves it with the caller. Key and value are null
@@ -83,7 +70,7 @@ impl<'a> Record<'a> {
         Record { value: Some(value.as_ref()), ..self }
     }
 
-    /// The headers; see [`header`].
+    /// The headers; see [`header`](crate::header).
     #[must_use]
     pub fn headers(self, headers: &'a [Header<'a>]) -> Self {
         Record { headers, ..self }

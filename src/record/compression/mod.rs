@@ -57,6 +57,11 @@ impl Compression {
         Compression::ALL.get(usize::from(id)).copied()
     }
 
+    /// An error unless this build can pack and unpack it.
+    pub(crate) fn available(self) -> Result<(), Error> {
+        if self.is_built() { Ok(()) } else { Err(ErrorKind::CodecMissing { codec: self.name() }.into()) }
+    }
+
     /// Whether this build can pack and unpack it.
     pub fn is_built(self) -> bool {
         match self {

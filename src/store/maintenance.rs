@@ -1,0 +1,203 @@
+//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints.
+//!
+//! One function does a slice of it, for hosts without threads. The threads do the same: `logstead-timer` finds out
+//! what is due and never touches a file; `logstead-flush` threads do it, each partition or producer by one at a time.
+
+use std::collections::HashSet;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::Shared;
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::producer::Shared as ProducerShared;
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The timer's pause while something is at work or about to be due.
+const TICK: Duration = Duration::from_millis(1);
+
+/// How long the timer sleeps when nothing is due; it is woken earlier.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// What a call of [`Store::maintain`](crate::Store::maintain) says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maintained {
+    /// When the next work is due, if any is known now.
+    pub next_due: Option<Duration>,
+}
+
+/// A piece of work for a flush thread.
+enum Job {
+    Drain(Arc<ProducerShared>),
+    Sync(Arc<Log>),
+    Checkpoint,
+}
+
+impl Job {
+    /// Who it is about: one job for one of these at a time.
+    fn key(&self) -> usize {
+        match self {
+            Job::Drain(producer) => Arc::as_ptr(producer).addr(),
+            Job::Sync(log) => Arc::as_ptr(log).addr(),
+            Job::Checkpoint => 0,
+        }
+    }
+}
+
+impl Shared {
+    /// What is due now, and when the next is.
+    fn due(&self) -> (Vec<Job>, Option<Duration>) {
+        let now = self.context.clock.monotonic();
+        let (logs, mut next) = self.context.unsynced.due(now);
+        let mut sooner = |left: Duration| next = Some(next.map_or(left, |n| n.min(left)));
+        let mut jobs: Vec<Job> = Vec::new();
+        for producer in self.live_producers() {
+            match producer.next_due() {
+                Some(due) if due <= now => jobs.push(Job::Drain(producer)),
+                Some(due) => sooner(due - now),
+                None => {}
+            }
+        }
+        if self.recovery_points_moved() {
+            let due = self.checkpoints.lock().written_at + CHECKPOINT_INTERVAL;
+            if due <= now { jobs.push(Job::Checkpoint) } else { sooner(due - now) }
+        }
+        jobs.extend(logs.into_iter().map(Job::Sync));
+        (jobs, next)
+    }
+
+    fn recovery_points_moved(&self) -> bool {
+        let checkpoints = self.checkpoints.lock();
+        self.topics.sorted().iter().any(|topic| {
+            topic.opened_logs().iter().any(|(partition, log)| {
+                let key = (topic.name.to_string(), *partition);
+                checkpoints.recovery_points.get(&key).copied().unwrap_or(0) != log.recovery_point()
+            })
+        })
+    }
+
+    fn run(&self, job: &Job) -> Result<()> {
+        match job {
+            Job::Drain(producer) => {
+                producer.drain_due(self.context.clock.monotonic());
+                Ok(())
+            }
+            Job::Sync(log) => log.sync_due(),
+            Job::Checkpoint => self.write_checkpoints(),
+        }
+    }
+
+    pub(super) fn maintain(&self) -> Result<super::Maintained> {
+        let (jobs, _) = self.due();
+        let result = jobs.iter().fold(Ok(()), |result: Result<(), Error>, job| result.and(self.run(job)));
+        result?;
+        Ok(super::Maintained { next_due: self.due().1 })
+    }
+}
+
+/// The store's own threads.
+pub(super) struct Threads {
+    timer: JoinHandle<()>,
+    flushers: Arc<Flushers>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Threads {
+    pub(super) fn start(shared: &Arc<Shared>, flush_threads: usize) -> Result<Threads> {
+        let (jobs, taken) = unbounded();
+        let flushers = Arc::new(Flushers {
+            jobs: Mutex::new(Some(jobs)),
+            taken,
+            at_work: Mutex::default(),
+            threads: Mutex::default(),
+            threads_max: flush_threads,
+        });
+        let stop = Arc::new(AtomicBool::new(false));
+        let timer = {
+            let (shared, flushers, stop) = (Arc::clone(shared), Arc::clone(&flushers), Arc::clone(&stop));
+            spawn("logstead-timer", move || run_timer(&shared, &flushers, &stop))?
+        };
+        Ok(Threads { timer, flushers, stop })
+    }
+
+    /// Ends the threads; jobs that were handed out are done first.
+    pub(super) fn stop(self, shared: &Shared) {
+        self.stop.store(true, Ordering::SeqCst);
+        shared.context.wake.wake_always();
+        // A thread that panicked has nothing more to say.
+        let _ = self.timer.join();
+        self.flushers.jobs.lock().take();
+        for thread in std::mem::take(&mut *self.flushers.threads.lock()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    Builder::new().name(name.to_owned()).spawn(body).map_err(|error| Error::io(name.as_ref(), "start thread", &error))
+}
+
+fn run_timer(shared: &Arc<Shared>, flushers: &Arc<Flushers>, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        shared.context.wake.fall_asleep();
+        let (jobs, next) = shared.due();
+        let busy = !jobs.is_empty();
+        for job in jobs {
+            flushers.hand_out(shared, job);
+        }
+        if !stop.load(Ordering::SeqCst) {
+            let pause = if busy { TICK } else { next.unwrap_or(IDLE).max(TICK) };
+            shared.context.wake.sleep(pause);
+        }
+    }
+}
+
+/// The threads that touch files, started when there is work for one more.
+struct Flushers {
+    /// `None` when the store closes.
+    jobs: Mutex<Option<Sender<Job>>>,
+    taken: Receiver<Job>,
+    at_work: Mutex<HashSet<usize>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads_max: usize,
+}
+
+impl Flushers {
+    fn hand_out(self: &Arc<Self>, shared: &Arc<Shared>, job: Job) {
+        let at_work = {
+            let mut at_work = self.at_work.lock();
+            if !at_work.insert(job.key()) {
+                return;
+            }
+            at_work.len()
+        };
+        let mut threads = self.threads.lock();
+        if threads.len() < self.threads_max && threads.len() < at_work {
+            let (flushers, shared) = (Arc::clone(self), Arc::clone(shared));
+            let thread = spawn("logstead-flush", move || {
+                for job in &flushers.taken {
+                    // An error stays with the partition: whoever uses it next is told.
+                    let _ = shared.run(&job);
+                    flushers.at_work.lock().remove(&job.key());
+                }
+            });
+            // Without a thread the job stays due and is tried again.
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(_) if threads.is_empty() => {
+                    self.at_work.lock().remove(&job.key());
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+        if let Some(jobs) = &*self.jobs.lock() {
+            // The receiver lives as long as this.
+            let _ = jobs.send(job);
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The store: a directory of topics, opened by one process at a time.
+//!
+//! Invariants:
+//! - The lock is taken before anything is written and given back after everything else is closed.
+//! - The mark of a clean stop is written last, and only when every partition closed without an error.
+//! - A checkpoint never says more than what is synced.
+
+mod maintenance;
+mod meta;
+mod open;
+mod options;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::config::{ConsumerConfig, ProducerConfig, TopicConfig};
+use crate::consumer::Consumer;
+use crate::error::{ErrorKind, Result};
+use crate::log::checkpoint::{HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets};
+use crate::log::{Context, OpenHints, PartitionReport};
+use crate::producer::{Producer, Shared as ProducerShared};
+use crate::storage::{LockGuard, replace};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
+use crate::topic::catalog::{Catalog, CatalogEntry, TopicId};
+use crate::topic::{Topic, TopicInner, Topics};
+use crate::types::TopicName;
+
+pub use maintenance::Maintained;
+use maintenance::Threads;
+pub use options::{Maintenance, StoreOptions};
+
+/// What opening a store found, cut, moved or rebuilt; nothing of it is missing here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Whether the store had been closed in order, or was new.
+    pub clean: bool,
+    /// Partitions where something was found. After a clean stop partitions are opened, and so looked at, when they
+    /// are first used.
+    pub partitions: Vec<PartitionReport>,
+    /// Files of the store itself that could not be read and count as absent.
+    pub unreadable_files: Vec<PathBuf>,
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.clean { "after a clean stop" } else { "after a stop that was not clean" })?;
+        for file in &self.unreadable_files {
+            write!(f, "\n{}: not readable, taken as absent", file.display())?;
+        }
+        for report in &self.partitions {
+            for event in &report.events {
+                write!(f, "\n{}-{}: {event}", report.topic, report.partition)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the handles and the threads of a store share.
+struct Shared {
+    context: Arc<Context>,
+    topics: Arc<Topics>,
+    catalog: Mutex<Catalog>,
+    producers: Mutex<Vec<Weak<ProducerShared>>>,
+    checkpoints: Mutex<Checkpoints>,
+    report: RecoveryReport,
+    closed: AtomicBool,
+}
+
+/// What the checkpoint files say.
+struct Checkpoints {
+    recovery_points: Offsets,
+    log_starts: Offsets,
+    written_at: std::time::Duration,
+}
+
+/// The owner: when the last one goes, the store is closed.
+struct Handle {
+    shared: Arc<Shared>,
+    threads: Mutex<Option<Threads>>,
+    lock: Mutex<Option<Box<dyn LockGuard>>>,
+}
+
+/// A directory of topics.
+///
+/// Cheap to clone; all clones are one store. A directory is open for writing in one process, and in one store of it,
+/// at a time. [`Store::close`] says whether everything reached the disk; dropping the last clone (and the last
+/// producer, consumer, topic and partition, which keep the store open) closes it as well as it can.
+///
+/// ```
+/// use logstead::{Record, Store, TopicConfig};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("data");
+///
+/// let store = Store::open(&dir)?;
+/// let flights = store.create_topic("flights", TopicConfig::default().partitions(4))?;
+/// store.producer()?.send(Record::to(&flights).value("EWR,IAH"))?.wait()?;
+/// store.close()?;
+///
+/// assert_eq!(Store::open(&dir)?.topic("flights")?.partitions(), 4);
+/// # Ok::<(), logstead::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Store(Arc<Handle>);
+
+impl Store {
+    /// Opens the store in a directory, and makes it where there is none.
+    ///
+    /// A directory that a Kafka broker made opens as well. After a crash this repairs what the crash left, and
+    /// [`Store::recovery_report`] tells what that was; a partition that can not be served does not keep the others
+    /// from being.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`]; [`ErrorKind::NotAStore`]; the directory can not be read or written.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Store> {
+        StoreOptions::default().open(dir)
+    }
+
+    /// Opens a store in a directory without a lock and without changing a byte; see
+    /// [`StoreOptions::open_read_only`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotAStore`]; the directory can not be read.
+    pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Store> {
+        StoreOptions::default().open_read_only(dir)
+    }
+
+    /// A new store in memory: everything works, nothing outlives it.
+    ///
+    /// # Errors
+    /// None that a caller could cause.
+    pub fn in_memory() -> Result<Store> {
+        StoreOptions::default().in_memory().open("/")
+    }
+
+    /// Settings to open a store with.
+    pub fn options() -> StoreOptions {
+        StoreOptions::default()
+    }
+
+    fn open_with(options: StoreOptions, dir: &Path, read_only: bool) -> Result<Store> {
+        let context = Arc::new(Context {
+            storage: options.storage(),
+            clock: options.shared_clock(),
+            root: dir.to_owned(),
+            read_only,
+            unsynced: Default::default(),
+            wake: Default::default(),
+        });
+        let opened = open::open(&context)?;
+        let checkpoints = Checkpoints {
+            recovery_points: opened.recovery_points,
+            log_starts: opened.log_starts,
+            written_at: context.clock.monotonic(),
+        };
+        let shared = Arc::new(Shared {
+            context,
+            topics: Arc::new(opened.topics),
+            catalog: Mutex::new(opened.catalog),
+            producers: Mutex::default(),
+            checkpoints: Mutex::new(checkpoints),
+            report: opened.report,
+            closed: AtomicBool::new(false),
+        });
+        if !read_only && !shared.report.clean {
+            shared.write_checkpoints()?;
+        }
+        let threads = match options.maintenance {
+            Maintenance::Threads if !read_only => Some(Threads::start(&shared, options.flush_threads)?),
+            _ => None,
+        };
+        Ok(Store(Arc::new(Handle { shared, threads: Mutex::new(threads), lock: Mutex::new(opened.lock) })))
+    }
+
+    /// What opening found.
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.shared().report
+    }
+
+    /// Makes a topic. When this returns it is there for good; after a crash in between it is either there, whole, or
+    /// not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TopicExists`], [`ErrorKind::InvalidTopic`], [`ErrorKind::InvalidConfig`], [`ErrorKind::Full`],
+    /// [`ErrorKind::ReadOnly`].
+    pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        let name = TopicName::new(name)?;
+        config.validate()?;
+        let inner = self.shared().create_topic(name, config)?;
+        Ok(Topic::new(inner, self.keep()))
+    }
+
+    /// A topic by name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopic`].
+    pub fn topic(&self, name: &str) -> Result<Topic> {
+        Ok(Topic::new(self.shared().topics.get(name)?, self.keep()))
+    }
+
+    /// The names of all topics, sorted.
+    pub fn topic_names(&self) -> Vec<String> {
+        self.shared().topics.sorted().iter().map(|topic| topic.name.to_string()).collect()
+    }
+
+    /// A producer with Kafka's defaults.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`].
+    pub fn producer(&self) -> Result<Producer> {
+        self.producer_with(ProducerConfig::default())
+    }
+
+    /// A producer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`], [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`].
+    pub fn producer_with(&self, config: ProducerConfig) -> Result<Producer> {
+        config.validate()?;
+        let shared = self.shared();
+        shared.check_writable()?;
+        let (producer, watched) = Producer::new(config, &shared.context, &shared.topics, self.keep());
+        let mut producers = shared.producers.lock();
+        producers.retain(|producer| producer.strong_count() > 0);
+        producers.push(Arc::downgrade(&watched));
+        Ok(producer)
+    }
+
+    /// A consumer with the default settings.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub fn consumer(&self) -> Result<Consumer> {
+        self.consumer_with(ConsumerConfig::default())
+    }
+
+    /// A consumer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`], [`ErrorKind::Closed`].
+    pub fn consumer_with(&self, config: ConsumerConfig) -> Result<Consumer> {
+        config.validate()?;
+        self.shared().check_open()?;
+        Ok(Consumer::new(config, &self.shared().topics, self.keep()))
+    }
+
+    /// Takes a partition back into service after a failed sync ([`ErrorKind::Poisoned`]) or after its files were
+    /// repaired ([`ErrorKind::Damaged`]): it is opened anew from what the device holds.
+    ///
+    /// Records that were not committed may be gone; the answer tells what was found.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] if it still can not be served.
+    pub fn recover(&self, topic: &str, partition: i32) -> Result<Option<PartitionReport>> {
+        self.shared().check_writable()?;
+        self.shared().topics.get(topic)?.recover(partition)
+    }
+
+    /// Does the work that nobody waits for and that is due: for stores opened with [`Maintenance::Manual`].
+    ///
+    /// Bounded by what is due; call it again after `next_due`, or earlier.
+    ///
+    /// # Errors
+    /// The first error of that work; the rest of it is done all the same.
+    pub fn maintain(&self) -> Result<Maintained> {
+        self.shared().check_open()?;
+        self.shared().maintain()
+    }
+
+    /// Commits and closes everything, whoever else has a handle: theirs answer [`ErrorKind::Closed`] from now on.
+    ///
+    /// # Errors
+    /// The first failure: what it names may not have reached the disk. The rest is closed all the same.
+    pub fn close(self) -> Result<()> {
+        self.0.close()
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    fn keep(&self) -> Arc<dyn Any + Send + Sync> {
+        Arc::clone(&self.0) as Arc<dyn Any + Send + Sync>
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("dir", &self.shared().context.root).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<()> {
+        if self.shared.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if let Some(threads) = self.threads.lock().take() {
+            threads.stop(&self.shared);
+        }
+        let result = self.shared.close();
+        self.lock.lock().take();
+        result
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Nobody is left to hear of an error; `close` is for those who ask.
+        let _ = self.close();
+    }
+}
+
+impl Shared {
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(ErrorKind::Closed.into()) } else { Ok(()) }
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.context.read_only {
+            return Err(ErrorKind::ReadOnly { path: self.context.root.clone() }.into());
+        }
+        Ok(())
+    }
+
+    fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
+        self.check_writable()?;
+        let mut catalog = self.catalog.lock();
+        if self.topics.contains(name.as_str()) {
+            return Err(ErrorKind::TopicExists { topic: name.to_string() }.into());
+        }
+        let storage = self.context.storage.as_ref();
+        let entry = CatalogEntry { id: TopicId::random()?, ready: false, config };
+        let before = catalog.topics.insert(name.clone(), entry.clone());
+        let made = catalog.write(storage).and_then(|()| open::make_partitions(&self.context, &name, &entry));
+        if let Err(error) = made {
+            // The next open, or the next call, finishes or repeats it; until then nobody sees the topic.
+            if let Some(before) = before {
+                catalog.topics.insert(name, before);
+            }
+            return Err(error);
+        }
+        catalog.topics.insert(name.clone(), CatalogEntry { ready: true, ..entry.clone() });
+        catalog.write(storage)?;
+        let hint = OpenHints { contiguous: true, clean: true, recovery_point: Some(0), log_start: None };
+        let hints = (0..entry.config.partitions).map(|_| Some(hint.clone())).collect();
+        let topic =
+            Arc::new(TopicInner::new(self.topics.len(), name, entry.config, Arc::clone(&self.context), hints));
+        self.topics.insert(&topic);
+        Ok(topic)
+    }
+
+    fn live_producers(&self) -> Vec<Arc<ProducerShared>> {
+        self.producers.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn close(&self) -> Result<()> {
+        if self.context.read_only {
+            return self.topics.close();
+        }
+        for producer in self.live_producers() {
+            producer.close();
+            producer.drain_everything();
+        }
+        let closed = self.topics.close();
+        self.context.unsynced.clear();
+        closed.and(self.write_checkpoints())?;
+        let served = self.topics.sorted().iter().all(|topic| topic.is_sound());
+        if !served {
+            // A damaged partition must be looked at again.
+            return Ok(());
+        }
+        let mark = self.context.root.join(open::CLEAN_SHUTDOWN);
+        replace(self.context.storage.as_ref(), &mark, b"{\"version\":0,\"brokerEpoch\":-1}")
+    }
+
+    /// Brings the checkpoint files up to date, where anything moved.
+    fn write_checkpoints(&self) -> Result<()> {
+        let mut checkpoints = self.checkpoints.lock();
+        let mut recovery_points = checkpoints.recovery_points.clone();
+        let mut log_starts = checkpoints.log_starts.clone();
+        let mut high_watermarks: BTreeMap<_, _> = Offsets::new();
+        for topic in self.topics.sorted() {
+            for (partition, log) in topic.opened_logs() {
+                let key = (topic.name.to_string(), partition);
+                recovery_points.insert(key.clone(), log.recovery_point());
+                high_watermarks.insert(key.clone(), log.high_watermark());
+                match log.log_start_to_remember() {
+                    Some(start) => log_starts.insert(key, start),
+                    None => log_starts.remove(&key),
+                };
+            }
+        }
+        let storage = self.context.storage.as_ref();
+        let path = |name| self.context.root.join(name);
+        if recovery_points != checkpoints.recovery_points {
+            write_offsets(storage, &path(RECOVERY_POINTS), &recovery_points)?;
+            checkpoints.recovery_points = recovery_points;
+        }
+        if log_starts != checkpoints.log_starts {
+            write_offsets(storage, &path(LOG_STARTS), &log_starts)?;
+            checkpoints.log_starts = log_starts;
+        }
+        if self.closed.load(Ordering::Acquire) {
+            // Nobody here reads it: it is for a broker that takes the directory over.
+            let mut all = checkpoints.recovery_points.clone();
+            all.extend(high_watermarks);
+            write_offsets(storage, &path(HIGH_WATERMARKS), &all)?;
+        }
+        checkpoints.written_at = self.context.clock.monotonic();
+        Ok(())
+    }
+}

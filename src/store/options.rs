@@ -1,0 +1,122 @@
+//! How a store is opened.
+
+use std::path::Path;
+
+use super::Store;
+use crate::error::Result;
+use crate::storage::{Disk, SimDisk, Storage};
+use crate::sync::Arc;
+use crate::time::{Clock, SystemClock};
+
+/// Who does the work that nobody waits for: batches that linger, `flush.ms`, checkpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Maintenance {
+    /// Threads of the store: `logstead-timer`, and up to `flush_threads` named `logstead-flush`.
+    #[default]
+    Threads,
+    /// The host, which calls [`Store::maintain`].
+    Manual,
+}
+
+/// Settings of a store: see [`Store::options`].
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    pub(super) maintenance: Maintenance,
+    pub(super) flush_threads: usize,
+    max_open_files: Option<usize>,
+    clock: Arc<dyn Clock>,
+    disk: Option<SimDisk>,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        StoreOptions {
+            maintenance: Maintenance::Threads,
+            flush_threads: 4,
+            max_open_files: None,
+            clock: Arc::new(SystemClock),
+            disk: None,
+        }
+    }
+}
+
+impl StoreOptions {
+    /// Who does the work that nobody waits for. Default [`Maintenance::Threads`].
+    #[must_use]
+    pub fn maintenance(mut self, maintenance: Maintenance) -> Self {
+        self.maintenance = maintenance;
+        self
+    }
+
+    /// How many partitions may be synced at the same time by the store's own threads, at least 1. Default 4.
+    #[must_use]
+    pub fn flush_threads(mut self, threads: usize) -> Self {
+        self.flush_threads = threads.max(1);
+        self
+    }
+
+    /// How many files may be open at a time, at least 16. Default: half the soft limit of the process.
+    ///
+    /// Files with unsynced bytes stay open beyond this.
+    #[must_use]
+    pub fn max_open_files(mut self, files: usize) -> Self {
+        self.max_open_files = Some(files.max(MIN_OPEN_FILES));
+        self
+    }
+
+    /// Where time comes from. Default: the system.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Runs on a simulated disk instead of the real one.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn disk(mut self, disk: &SimDisk) -> Self {
+        self.disk = Some(disk.clone());
+        self
+    }
+
+    pub(super) fn in_memory(mut self) -> Self {
+        self.disk = Some(SimDisk::in_memory());
+        self
+    }
+
+    /// Opens a store, and makes it where there is none.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Store> {
+        Store::open_with(self, dir.as_ref(), false)
+    }
+
+    /// Opens a store, or a directory that a broker made, without a lock and without changing a byte.
+    ///
+    /// It works beside a writer in another process and shows what was committed when it was opened.
+    ///
+    /// # Errors
+    /// As [`Store::open`], but never that it is locked.
+    pub fn open_read_only(self, dir: impl AsRef<Path>) -> Result<Store> {
+        Store::open_with(self, dir.as_ref(), true)
+    }
+
+    pub(super) fn storage(&self) -> Arc<dyn Storage> {
+        match &self.disk {
+            Some(disk) => Arc::new(disk.clone()),
+            None => Arc::new(Disk::new(self.max_open_files.unwrap_or_else(default_open_files))),
+        }
+    }
+
+    pub(super) fn shared_clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+}
+
+const MIN_OPEN_FILES: usize = 16;
+
+fn default_open_files() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    usize::try_from(limit.unwrap_or(1_024) / 2).unwrap_or(512).max(MIN_OPEN_FILES)
+}
