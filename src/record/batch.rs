@@ -221,26 +221,32 @@ pub(crate) fn check_records(header: &BatchHeader, section: &[u8]) -> Result<(), 
         if rest.is_empty() {
             return Err(Invalid::Count { declared: header.count, found });
         }
-        let invalid = |why| Invalid::Record { index: found as u32, why };
-        let record = RawRecord::take(&mut rest).map_err(invalid)?;
-        record.headers.check().map_err(invalid)?;
+        let record = match RawRecord::take(&mut rest) {
+            Ok(record) => record,
+            Err(why) => return Err(invalid(found, why)),
+        };
+        if let Err(why) = record.headers.check() {
+            return Err(invalid(found, why));
+        }
         if record.offset_delta <= last {
-            return Err(invalid("its offset is not larger than the one before"));
+            return Err(invalid(found, "its offset is not larger than the one before"));
         }
         last = record.offset_delta;
         found += 1;
     }
     // The deltas increase: only the last one can lie beyond the range.
     if last > header.last_offset_delta {
-        return Err(Invalid::Record {
-            index: found as u32 - 1,
-            why: "its offset is beyond the batch's last",
-        });
+        return Err(invalid(found - 1, "its offset is beyond the batch's last"));
     }
     if !rest.is_empty() {
-        return Err(Invalid::Record { index: found as u32, why: "bytes are left after the last record" });
+        return Err(invalid(found, "bytes are left after the last record"));
     }
     Ok(())
+}
+
+#[cold]
+fn invalid(index: i32, why: &'static str) -> Invalid {
+    Invalid::Record { index: index as u32, why }
 }
 
 /// The unpacked records of `batch`, its whole bytes; at most the budget more than the bytes that went in.

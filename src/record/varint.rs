@@ -45,7 +45,7 @@ pub(super) fn read_32(bytes: &mut &[u8]) -> Option<i32> {
         // Bits beyond the 32nd fall off, as in Kafka's reader.
         _ => read_slow(bytes, MAX_32)? as u32,
     };
-    Some(unzigzag(u.into()) as i32)
+    Some(unzigzag_32(u))
 }
 
 #[inline(never)]
@@ -72,13 +72,13 @@ const _: () = assert!(3 * MAX_32 + MAX_64 < WINDOW && WINDOW.is_power_of_two());
 /// Reads a varint at `at`, at most 26, and steps over it; bytes of the padding pass for data.
 #[inline(always)]
 pub(super) fn window_32(window: &Window, at: &mut usize) -> Option<i32> {
-    Some(unzigzag(window_varint(window, at, MAX_32)? as u32 as u64) as i32)
+    Some(unzigzag_32(window_varint(window, at, MAX_32)? as u32))
 }
 
 /// As [`window_32`] for 64 bits.
 #[inline(always)]
 pub(super) fn window_64(window: &Window, at: &mut usize) -> Option<i64> {
-    Some(unzigzag(window_varint(window, at, MAX_64)?))
+    Some(unzigzag_64(window_varint(window, at, MAX_64)?))
 }
 
 #[inline(always)]
@@ -102,7 +102,12 @@ fn window_varint(window: &Window, at: &mut usize, max: usize) -> Option<u64> {
 }
 
 #[inline(always)]
-fn unzigzag(u: u64) -> i64 {
+fn unzigzag_32(u: u32) -> i32 {
+    (u >> 1) as i32 ^ -((u & 1) as i32)
+}
+
+#[inline(always)]
+fn unzigzag_64(u: u64) -> i64 {
     (u >> 1) as i64 ^ -((u & 1) as i64)
 }
 
