@@ -1,31 +1,31 @@
 //! Every cap of the crate in one place, with the relations between them checked at compile time.
 
 /// Bytes of a record batch's header, before its records.
-pub const BATCH_HEADER_BYTES: usize = 61;
+pub(crate) const BATCH_HEADER_BYTES: usize = 61;
 
 /// Largest batch ever accepted from a file or a caller: `max.message.bytes` can not be raised beyond it.
-pub const BATCH_BYTES_MAX: usize = 100 * 1024 * 1024;
+pub(crate) const BATCH_BYTES_MAX: usize = 100 * 1024 * 1024;
 
 /// What one compressed batch may grow by when it is unpacked, whatever its headers claim.
-pub const DECOMPRESS_BUDGET_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const DECOMPRESS_BUDGET_BYTES: usize = 16 * 1024 * 1024;
 
 /// Headers of one record.
-pub const HEADERS_MAX: usize = 1_000;
+pub(crate) const HEADERS_MAX: usize = 1_000;
 
 /// Largest `.log` file: positions are 31 bits in Kafka's index.
-pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+pub(crate) const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 
 /// Characters of a topic name (Kafka's `Topic.java`).
-pub const TOPIC_NAME_CHARS_MAX: usize = 249;
+pub(crate) const TOPIC_NAME_CHARS_MAX: usize = 249;
 
 /// Partitions of one topic.
-pub const PARTITIONS_MAX: u32 = 10_000;
+pub(crate) const PARTITIONS_MAX: u32 = 10_000;
 
 /// Bytes of a `Disk` topic's partition that may be written and not yet synced.
-pub const UNSYNCED_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub(crate) const UNSYNCED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Largest small file (checkpoint, metadata, catalog) that is read whole.
-pub const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub(crate) const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 const _: () = {
     assert!(BATCH_BYTES_MAX as u64 <= SEGMENT_BYTES_MAX);

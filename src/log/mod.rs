@@ -189,10 +189,6 @@ impl Log {
         self.config.durability
     }
 
-    pub(crate) fn config(&self) -> &TopicConfig {
-        &self.config
-    }
-
     /// Whether offsets follow one another without gaps.
     pub(crate) fn is_contiguous(&self) -> bool {
         self.contiguous
@@ -245,7 +241,6 @@ impl Log {
         SegmentConfig {
             index_interval_bytes: config.index_interval_bytes,
             segment_index_bytes: config.segment_index_bytes,
-            segment_bytes: config.segment_bytes,
         }
     }
 

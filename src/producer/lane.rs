@@ -166,7 +166,7 @@ impl Lane {
     }
 
     /// Takes batches out, oldest first, until none is left that is full or wanted.
-    fn drain_locked(&self, mut state: MutexGuard<'_, State>) {
+    fn drain_locked<'s>(&'s self, mut state: MutexGuard<'s, State>) {
         state.draining = true;
         loop {
             let mut batches = std::mem::take(&mut state.full);

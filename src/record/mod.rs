@@ -25,10 +25,11 @@ mod tests;
 mod varint;
 
 pub(crate) use batch::{
-    BatchHeader, check_records, decompress, decrement_sequence, empty_batch, find_batch, increment_sequence,
-    verify_crc,
+    BatchHeader, check_records, decompress, find_batch, verify_crc,
 };
-pub(crate) use builder::{BatchBuilder, BatchFields};
+#[cfg(feature = "testing")]
+pub(crate) use batch::empty_batch;
+pub(crate) use builder::BatchBuilder;
 pub use compression::Compression;
 pub use control::ControlType;
 pub(crate) use iter::RecordIter;

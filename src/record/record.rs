@@ -6,7 +6,7 @@ use std::iter::FusedIterator;
 use super::{Header, varint};
 
 /// A record as it is stored: deltas, not offsets; slices of the section, no copies.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RawRecord<'a> {
     pub(crate) offset_delta: i32,
     pub(crate) timestamp_delta: i64,

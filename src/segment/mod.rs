@@ -34,7 +34,6 @@ const UNFLUSHED_ENTRIES_MAX: usize = 1_024;
 pub(crate) struct SegmentConfig {
     pub(crate) index_interval_bytes: u64,
     pub(crate) segment_index_bytes: u64,
-    pub(crate) segment_bytes: u64,
 }
 
 /// Why a read stopped: the disk, or the bytes.
@@ -472,7 +471,7 @@ impl Segment {
         let end = (position + len).min(self.visible());
         if self.sealed.load(Ordering::Acquire)
             && let Some(map) = self.map()?
-            && let Some(region) = Region::map(map, position..end)
+            && let Some(region) = Region::map(Arc::clone(map), position..end)
         {
             return Ok(region);
         }
@@ -553,7 +552,7 @@ impl Segment {
         }
         if let Some(map) = file.map(len)? {
             map.publish(len);
-            return Ok(Region::map(&map, 0..len));
+            return Ok(Region::map(map, 0..len));
         }
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         let read = file.read_at(&mut bytes, 0)?;

@@ -216,12 +216,12 @@ impl TopicInner {
 pub struct Topic {
     pub(crate) inner: Arc<TopicInner>,
     /// What must live as long as handles do.
-    pub(crate) store: Arc<dyn Any + Send + Sync>,
+    _store: Arc<dyn Any + Send + Sync>,
 }
 
 impl Topic {
     pub(crate) fn new(inner: Arc<TopicInner>, store: Arc<dyn Any + Send + Sync>) -> Self {
-        Topic { inner, store }
+        Topic { inner, _store: store }
     }
 
     /// Its name.
