@@ -140,10 +140,8 @@ fn each_batch(
         for batch in records.batches() {
             see(batch)?;
         }
-        if records.next_offset() <= from {
-            break;
-        }
-        from = records.next_offset();
+        let Some(next) = records.next_offset() else { break };
+        from = next;
     }
     Ok(())
 }
@@ -336,7 +334,7 @@ mod tests {
         seen.data(1, 3);
         seen.data(2, 4);
         seen.data(1, 6);
-        seen.marker(1, 8, Some(ControlType::Other));
+        seen.marker(1, 8, Some(ControlType::Other(2)));
         seen.end(9);
         assert_eq!(seen.last_stable_offset, 3);
         seen.marker(1, 10, Some(ControlType::Abort));

@@ -423,7 +423,8 @@ fn look_up(topic: &Topic, before: &[i64], written: &Written) -> Result<Option<Fo
                     first.get_or_insert((p, record.offset()));
                 }
             }
-            from = records.next_offset();
+            let Some(next) = records.next_offset() else { break };
+            from = next;
         }
     }
     match first {

@@ -64,7 +64,9 @@ pub enum ErrorKind {
         why: &'static str,
     },
     /// The record, or the batch it makes, is larger than the limit.
-    #[error("a record of {bytes} bytes is over the limit of {limit} ({setting}): make it smaller or raise the limit")]
+    #[error(
+        "a record of {bytes} bytes is over the limit of {limit} ({setting}): make it smaller or raise the limit"
+    )]
     RecordTooLarge {
         /// Its size as stored, at most.
         bytes: usize,
@@ -138,7 +140,9 @@ pub enum ErrorKind {
         codec: &'static str,
     },
     /// A sync failed: what is not committed may be lost, and nothing more is accepted.
-    #[error("{topic}-{partition} takes no more records: a sync failed ({why}), offsets from {from} on are not safe; call Store::recover or reopen the store")]
+    #[error(
+        "{topic}-{partition} takes no more records: a sync failed ({why}), offsets from {from} on are not safe; call Store::recover or reopen the store"
+    )]
     Poisoned {
         /// The topic.
         topic: String,
@@ -292,6 +296,15 @@ impl Error {
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self.kind(), ErrorKind::Io { kind: std::io::ErrorKind::NotFound, .. })
     }
+}
+
+/// Goes through all of it, whatever fails on the way; the first error is the answer.
+pub(crate) fn each(results: impl Iterator<Item = Result<()>>) -> Result<()> {
+    let mut answer = Ok(());
+    for result in results {
+        answer = answer.and(result);
+    }
+    answer
 }
 
 impl From<ErrorKind> for Error {

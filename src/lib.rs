@@ -77,13 +77,13 @@ pub use consumer::{Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{BatchRef, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord};
 pub use producer::{Delivery, Producer, Receipt};
-pub use record::{Compression, ControlType, Header, HeaderIter, Headers, TimestampType, header};
+pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
 pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
 pub use store::{Maintained, Maintenance, RecoveryReport, Store, StoreOptions};
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, To, Topic};
-pub use types::{Acks, Durability, Offset};
+pub use types::{Acks, Compression, Durability, Offset, TimestampType};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

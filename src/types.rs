@@ -1,6 +1,7 @@
 //! The small words that every room uses.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::TOPIC_NAME_CHARS_MAX;
@@ -38,6 +39,104 @@ pub enum Acks {
     /// When the record is committed, as the topic's [`Durability`] defines it.
     #[default]
     All,
+}
+
+/// What the timestamps of a batch mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TimestampType {
+    /// When the record was made: given by its sender.
+    #[default]
+    CreateTime,
+    /// When the record was appended: given by the log.
+    LogAppendTime,
+}
+
+impl fmt::Display for TimestampType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TimestampType::CreateTime => "CreateTime",
+            TimestampType::LogAppendTime => "LogAppendTime",
+        })
+    }
+}
+
+/// How the records of a batch are packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// Gzip; needs the feature `gzip`.
+    Gzip,
+    /// Snappy in the framing of Kafka's Java clients; needs the feature `snappy`.
+    Snappy,
+    /// LZ4; needs the feature `lz4`.
+    Lz4,
+    /// Zstandard; needs the feature `zstd`.
+    Zstd,
+}
+
+impl Compression {
+    const ALL: [Compression; 5] =
+        [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+
+    /// Kafka's number of it.
+    #[inline]
+    pub fn id(self) -> u8 {
+        self as u8
+    }
+
+    /// Kafka's name of it, which is also the feature that brings it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Snappy => "snappy",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+        }
+    }
+
+    #[inline]
+    pub(crate) fn from_id(id: u8) -> Option<Compression> {
+        Compression::ALL.get(usize::from(id)).copied()
+    }
+
+    /// An error unless this build can pack and unpack it.
+    pub(crate) fn available(self) -> Result<(), Error> {
+        if self.is_built() { Ok(()) } else { Err(ErrorKind::CodecMissing { codec: self.name() }.into()) }
+    }
+
+    /// Whether this build can pack and unpack it.
+    pub fn is_built(self) -> bool {
+        match self {
+            Compression::None => true,
+            Compression::Gzip => cfg!(feature = "gzip"),
+            Compression::Snappy => cfg!(feature = "snappy"),
+            Compression::Lz4 => cfg!(feature = "lz4"),
+            Compression::Zstd => cfg!(feature = "zstd"),
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Compression {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Compression::ALL.into_iter().find(|codec| codec.name() == name).ok_or_else(|| {
+            Error::from(ErrorKind::InvalidConfig {
+                name: "compression.type",
+                value: name.to_owned(),
+                why: "it must be one of none, gzip, snappy, lz4, zstd",
+            })
+        })
+    }
 }
 
 /// A topic's name, checked by Kafka's rule: 1 to 249 of `[a-zA-Z0-9._-]`, not `.` and not `..`.

@@ -3,8 +3,7 @@
 use super::check;
 use crate::error::Result;
 use crate::limits::BATCH_BYTES_MAX;
-use crate::record::Compression;
-use crate::types::Acks;
+use crate::types::{Acks, Compression};
 
 /// How a [`Producer`](crate::Producer) sends.
 ///

@@ -2,8 +2,10 @@
 
 use super::{check, invalid};
 use crate::error::Result;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_HEADER_BYTES, PARTITIONS_MAX, SEGMENT_BYTES_MAX, UNSYNCED_BYTES_MAX};
-use crate::types::Durability;
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, PARTITIONS_MAX, SEGMENT_BYTES_MAX, UNSYNCED_BYTES_MAX,
+};
+use crate::types::{Durability, TimestampType};
 
 /// How a topic stores its records.
 ///
@@ -25,6 +27,7 @@ pub struct TopicConfig {
     pub(crate) max_message_bytes: usize,
     pub(crate) flush_ms: u64,
     pub(crate) flush_bytes: u64,
+    pub(crate) timestamp_type: TimestampType,
 }
 
 impl Default for TopicConfig {
@@ -40,6 +43,7 @@ impl Default for TopicConfig {
             max_message_bytes: 1_048_588,
             flush_ms: 1_000,
             flush_bytes: UNSYNCED_BYTES_MAX,
+            timestamp_type: TimestampType::CreateTime,
         }
     }
 }
@@ -110,6 +114,15 @@ impl TopicConfig {
         self
     }
 
+    /// `message.timestamp.type`: whose time a record carries. Default [`TimestampType::CreateTime`], the sender's.
+    ///
+    /// With [`TimestampType::LogAppendTime`] every record gets the time of its append, whatever was sent.
+    #[must_use]
+    pub fn timestamp_type(mut self, timestamp_type: TimestampType) -> Self {
+        self.timestamp_type = timestamp_type;
+        self
+    }
+
     /// Checks every value and the relations between them.
     pub(crate) fn validate(&self) -> Result<()> {
         check(
@@ -158,6 +171,7 @@ impl TopicConfig {
             ("index.interval.bytes", self.index_interval_bytes.to_string()),
             ("max.message.bytes", self.max_message_bytes.to_string()),
             ("flush.ms", self.flush_ms.to_string()),
+            ("message.timestamp.type", self.timestamp_type.to_string()),
         ]
     }
 
@@ -182,6 +196,19 @@ impl TopicConfig {
             "index.interval.bytes" => self.index_interval_bytes = number("index.interval.bytes", value)?,
             "max.message.bytes" => self.max_message_bytes = number("max.message.bytes", value)?,
             "flush.ms" => self.flush_ms = number("flush.ms", value)?,
+            "message.timestamp.type" => {
+                self.timestamp_type = match value {
+                    "CreateTime" => TimestampType::CreateTime,
+                    "LogAppendTime" => TimestampType::LogAppendTime,
+                    _ => {
+                        return Err(invalid(
+                            "message.timestamp.type",
+                            value,
+                            "is neither CreateTime nor LogAppendTime",
+                        ));
+                    }
+                }
+            }
             _ => return Err(invalid("topic setting", name, "is not known")),
         }
         Ok(())
@@ -203,7 +230,8 @@ mod tests {
             .segment_index_bytes(240)
             .index_interval_bytes(100)
             .max_message_bytes(2_000)
-            .flush_ms(77);
+            .flush_ms(77)
+            .timestamp_type(TimestampType::LogAppendTime);
         let mut read = TopicConfig::default();
         for (name, value) in config.to_properties() {
             read.set(name, &value).unwrap();

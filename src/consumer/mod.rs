@@ -81,7 +81,11 @@ impl Waker {
 }
 
 impl Consumer {
-    pub(crate) fn new(config: ConsumerConfig, topics: &Arc<Topics>, store: Arc<dyn Any + Send + Sync>) -> Self {
+    pub(crate) fn new(
+        config: ConsumerConfig,
+        topics: &Arc<Topics>,
+        store: Arc<dyn Any + Send + Sync>,
+    ) -> Self {
         Consumer {
             config,
             topics: Arc::clone(topics),
@@ -169,7 +173,9 @@ impl Consumer {
     /// # Errors
     /// A partition can not be opened or searched.
     pub fn seek_to_time(&mut self, timestamp_ms: i64) -> Result<()> {
-        self.seek_each(|log| Ok(log.offset_for_time(timestamp_ms)?.map_or_else(|| log.high_watermark(), |found| found.0)))
+        self.seek_each(|log| {
+            Ok(log.offset_for_time(timestamp_ms)?.map_or_else(|| log.high_watermark(), |found| found.0))
+        })
     }
 
     /// The offset that `poll` returns next from a partition.
@@ -227,7 +233,11 @@ impl Consumer {
             let turn = self.turn % self.assigned.len();
             self.turn = turn + 1;
             let Some(assigned) = self.assigned.get_mut(turn) else { break };
-            match fetch_one(assigned, room.min(self.config.max_partition_fetch_bytes), self.config.auto_offset_reset) {
+            match fetch_one(
+                assigned,
+                room.min(self.config.max_partition_fetch_bytes),
+                self.config.auto_offset_reset,
+            ) {
                 Ok(more) => records.extend(more),
                 // What other partitions gave is not lost; this one says the same again when it is its turn.
                 Err(_) if !records.is_empty() => break,
@@ -270,11 +280,8 @@ impl Consumer {
     }
 
     fn seek_each(&mut self, position: impl Fn(&Arc<Log>) -> Result<Offset>) -> Result<()> {
-        let positions = self
-            .assigned
-            .iter()
-            .map(|assigned| position(&assigned.log()?))
-            .collect::<Result<Vec<_>>>()?;
+        let positions =
+            self.assigned.iter().map(|assigned| position(&assigned.log()?)).collect::<Result<Vec<_>>>()?;
         for (assigned, position) in self.assigned.iter_mut().zip(positions) {
             assigned.position = Some(position);
         }

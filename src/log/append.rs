@@ -3,7 +3,7 @@
 use super::roll::{RollCheck, should_roll};
 use super::{Log, Tail};
 use crate::error::{ErrorKind, Result};
-use crate::record::Sealed;
+use crate::record::{Sealed, TimestampType};
 use crate::segment::Segment;
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::types::{Durability, Offset};
@@ -11,9 +11,17 @@ use crate::types::{Durability, Offset};
 impl Log {
     /// Appends the first of `batches`, and as many more as go into the same segment, with one write. Returns how
     /// many; their headers then carry their offsets. On an error nothing was appended.
-    pub(crate) fn append(self: &Arc<Self>, batches: &mut [Sealed], expected_end: Option<Offset>) -> Result<usize> {
-        for batch in batches.iter() {
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        batches: &mut [Sealed],
+        expected_end: Option<Offset>,
+    ) -> Result<usize> {
+        for batch in batches.iter_mut() {
             self.check_size(batch.bytes().len())?;
+            if self.config.timestamp_type == TimestampType::LogAppendTime {
+                // A checksum: before the lock.
+                batch.stamp_append_time(self.context.clock.now_ms());
+            }
         }
         let count = {
             let mut tail = self.roomy_tail(batches, expected_end)?;
@@ -32,13 +40,15 @@ impl Log {
     }
 
     fn check_size(&self, bytes: usize) -> Result<()> {
-        let too_large =
-            |limit, setting| Err(ErrorKind::RecordTooLarge { bytes, limit, setting }.into());
+        let too_large = |limit, setting| Err(ErrorKind::RecordTooLarge { bytes, limit, setting }.into());
         if bytes > self.config.max_message_bytes {
             return too_large(self.config.max_message_bytes, "max.message.bytes");
         }
         if bytes as u64 > self.config.segment_bytes {
-            return too_large(usize::try_from(self.config.segment_bytes).unwrap_or(usize::MAX), "segment.bytes");
+            return too_large(
+                usize::try_from(self.config.segment_bytes).unwrap_or(usize::MAX),
+                "segment.bytes",
+            );
         }
         Ok(())
     }
@@ -56,7 +66,8 @@ impl Log {
             {
                 return Err(ErrorKind::OffsetMismatch { expected, actual: tail.next_offset }.into());
             }
-            let full = batches.first().is_some_and(|batch| self.is_full_for(&tail, 0, tail.next_offset, batch, 0));
+            let full =
+                batches.first().is_some_and(|batch| self.is_full_for(&tail, 0, tail.next_offset, batch, 0));
             if !full {
                 return Ok(tail);
             }
@@ -77,7 +88,14 @@ impl Log {
     }
 
     /// Whether the active segment, with `pending_bytes` in `pending` batches before it, must not take this batch.
-    fn is_full_for(&self, tail: &Tail, pending_bytes: u64, next: Offset, batch: &Sealed, pending: usize) -> bool {
+    fn is_full_for(
+        &self,
+        tail: &Tail,
+        pending_bytes: u64,
+        next: Offset,
+        batch: &Sealed,
+        pending: usize,
+    ) -> bool {
         let fill = tail.active.fill();
         should_roll(&RollCheck {
             segment_base: tail.active.base(),
@@ -90,7 +108,11 @@ impl Log {
             incoming_bytes: batch.bytes().len() as u64,
             incoming_last_offset: next + Offset::from(batch.header().last_offset_delta),
             incoming_max_timestamp: batch.header().max_timestamp,
-            now_ms: if fill.first_timestamp.is_some_and(|first| first >= 0) { 0 } else { self.context.clock.now_ms() },
+            now_ms: if fill.first_timestamp.is_some_and(|first| first >= 0) {
+                0
+            } else {
+                self.context.clock.now_ms()
+            },
         })
     }
 
@@ -113,9 +135,8 @@ impl Log {
             [one] => tail.active.write(&[one.bytes()]),
             many => tail.active.write(&many.iter().map(Sealed::bytes).collect::<Vec<_>>()),
         };
-        let position = written.map_err(|failed| {
-            if failed.cut_back { failed.error } else { self.poison(&failed.error) }
-        })?;
+        let position = written
+            .map_err(|failed| if failed.cut_back { failed.error } else { self.poison(&failed.error) })?;
         tail.active.publish(position, group.iter().map(Sealed::header));
         tail.next_offset = next;
         self.log_end.store(next, Ordering::Release);
@@ -135,7 +156,8 @@ impl Log {
     fn roll(&self, old: &Arc<Segment>, base: Offset) -> Result<Arc<Segment>> {
         let mut segments = self.segments.read().clone();
         let now = self.context.clock.now_ms();
-        let new = Segment::create(&self.context.storage, &self.dir, base, Self::segment_config(&self.config), now)?;
+        let new =
+            Segment::create(&self.context.storage, &self.dir, base, Self::segment_config(&self.config), now)?;
         let new = Arc::new(new);
         if base == old.base() {
             // An empty segment whose indexes are full: made anew at the same base (E9).

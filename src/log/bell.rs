@@ -48,7 +48,9 @@ impl Bells {
     }
 
     pub(crate) fn take_off(&self, bell: &Arc<Bell>) {
-        self.bells.lock().retain(|hung| hung.strong_count() > 0 && !std::ptr::eq(hung.as_ptr(), Arc::as_ptr(bell)));
+        self.bells
+            .lock()
+            .retain(|hung| hung.strong_count() > 0 && !std::ptr::eq(hung.as_ptr(), Arc::as_ptr(bell)));
     }
 
     /// Announces a sleeper; the caller looks at the high watermark once more before it sleeps.

@@ -32,7 +32,8 @@ pub(crate) fn read_offsets(storage: &dyn Storage, path: &Path) -> Result<Offsets
                 .map(|(p, o)| ((topic.to_owned(), p), o)),
             _ => None,
         };
-        let (key, offset) = entry.ok_or_else(|| bad(path, format!("{line:?} is not `topic partition offset`")))?;
+        let (key, offset) =
+            entry.ok_or_else(|| bad(path, format!("{line:?} is not `topic partition offset`")))?;
         offsets.insert(key, offset);
     }
     Ok(offsets)
@@ -52,7 +53,9 @@ pub(crate) fn read_epochs(storage: &dyn Storage, path: &Path) -> Result<Vec<(i32
             _ => None,
         };
         match entry {
-            Some((epoch, start)) if epoch >= 0 && start >= 0 && epochs.last().is_none_or(|l| l.0 < epoch && l.1 <= start) => {
+            Some((epoch, start))
+                if epoch >= 0 && start >= 0 && epochs.last().is_none_or(|l| l.0 < epoch && l.1 <= start) =>
+            {
                 epochs.push((epoch, start));
             }
             _ => return Err(bad(path, format!("{line:?} is not a rising `epoch start-offset`"))),
@@ -87,7 +90,11 @@ fn read_lines(storage: &dyn Storage, path: &Path) -> Result<Vec<String>> {
     Ok(rest)
 }
 
-fn write_lines(storage: &dyn Storage, path: &Path, lines: impl ExactSizeIterator<Item = String>) -> Result<()> {
+fn write_lines(
+    storage: &dyn Storage,
+    path: &Path,
+    lines: impl ExactSizeIterator<Item = String>,
+) -> Result<()> {
     let mut text = String::new();
     // Writing to a String can not fail.
     let _ = writeln!(text, "0\n{}", lines.len());
@@ -105,7 +112,7 @@ mod tests {
     fn disk(name: &str, text: &str) -> SimDisk {
         let disk = SimDisk::in_memory();
         disk.create_dir(Path::new("/d")).unwrap();
-        disk.write_file(&Path::new("/d").join(name), text.as_bytes());
+        disk.write_file(Path::new("/d").join(name), text.as_bytes()).unwrap();
         disk
     }
 
@@ -124,7 +131,9 @@ mod tests {
         let read = |text| read_offsets(&disk("x", text), Path::new("/d/x"));
         assert_eq!(read("0\r\n1\r\na   0  7\r\n").unwrap(), Offsets::from([(("a".to_owned(), 0), 7)]));
         assert!(read("").unwrap().is_empty());
-        for wrong in ["1\n1\na 0 7\n", "0\n2\na 0 7\n", "0\n1\na 0\n", "0\n1\na x 7\n", "0\nx\n", "0\n1\na 0 -7\n"] {
+        for wrong in
+            ["1\n1\na 0 7\n", "0\n2\na 0 7\n", "0\n1\na 0\n", "0\n1\na x 7\n", "0\nx\n", "0\n1\na 0 -7\n"]
+        {
             assert!(read(wrong).is_err_and(|e| e.is_corrupt()), "{wrong:?}");
         }
     }

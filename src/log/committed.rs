@@ -40,7 +40,9 @@ impl Committed {
             position: u32::from_be_bytes(bytes[8..12].try_into().ok()?),
             end_offset: Offset::from_be_bytes(bytes[12..20].try_into().ok()?),
         };
-        (sum == crc32fast::hash(&bytes[..20]) && 0 <= committed.segment_base && committed.segment_base <= committed.end_offset)
+        (sum == crc32fast::hash(&bytes[..20])
+            && 0 <= committed.segment_base
+            && committed.segment_base <= committed.end_offset)
             .then_some(committed)
     }
 

@@ -65,11 +65,26 @@ impl Log {
         let dir: Arc<Path> = context.root.join(format!("{topic}-{partition}")).into();
         let slot = Committed::read(context.storage.as_ref(), &dir)?.filter(|_| hints.contiguous);
         let proven = match (hints.recovery_point, slot) {
-            (None, None) => if hints.clean { Offset::MAX } else { 0 },
+            (None, None) => {
+                if hints.clean {
+                    Offset::MAX
+                } else {
+                    0
+                }
+            }
             (point, slot) => point.unwrap_or(0).max(slot.map_or(0, |slot| slot.end_offset)),
         };
-        let mut opening =
-            Opening { context, topic, partition, dir, config, hints, proven, leader_epoch: 0, events: Vec::new() };
+        let mut opening = Opening {
+            context,
+            topic,
+            partition,
+            dir,
+            config,
+            hints,
+            proven,
+            leader_epoch: 0,
+            events: Vec::new(),
+        };
         let (segments, next_offset) = opening.segments()?;
         let Opening { dir, hints, leader_epoch, events, .. } = opening;
         let log_start = hints.log_start.unwrap_or(0).max(segments.first().map_or(0, |first| first.base()));
@@ -171,13 +186,18 @@ impl Opening<'_> {
         self.finish(segments, next_offset)
     }
 
-    fn finish(&mut self, segments: Vec<Arc<Segment>>, next_offset: Offset) -> Result<(Vec<Arc<Segment>>, Offset)> {
+    fn finish(
+        &mut self,
+        segments: Vec<Arc<Segment>>,
+        next_offset: Offset,
+    ) -> Result<(Vec<Arc<Segment>>, Offset)> {
         if let Some(start) = self.hints.log_start.filter(|start| next_offset < *start) {
             return self.all_below_start(&segments, start);
         }
         let missing = self.hints.contiguous && next_offset < self.proven && self.proven != Offset::MAX;
         if missing {
-            let (file, position) = segments.last().map_or((self.dir.to_path_buf(), 0), |s| (s.path(), s.written()));
+            let (file, position) =
+                segments.last().map_or((self.dir.to_path_buf(), 0), |s| (s.path(), s.written()));
             let why = format!("offsets {next_offset}..{} were committed and are missing", self.proven);
             self.events.push(RecoveryEvent::Rot { file, position, why });
             if let Some(last) = segments.last() {
@@ -236,7 +256,13 @@ impl Opening<'_> {
 
     fn segment(&self, base: Offset) -> Arc<Segment> {
         let config = Log::segment_config(self.config);
-        Arc::new(Segment::existing(&self.context.storage, &self.dir, base, config, self.context.clock.now_ms()))
+        Arc::new(Segment::existing(
+            &self.context.storage,
+            &self.dir,
+            base,
+            config,
+            self.context.clock.now_ms(),
+        ))
     }
 
     /// A log of one empty segment.
@@ -254,7 +280,13 @@ impl Opening<'_> {
     }
 
     /// Goes over the batches of a segment from what is proven on, and decides what its end is.
-    fn walk(&mut self, segment: &Segment, len: u64, next_base: Option<Offset>, behind: u64) -> Result<Walked> {
+    fn walk(
+        &mut self,
+        segment: &Segment,
+        len: u64,
+        next_base: Option<Offset>,
+        behind: u64,
+    ) -> Result<Walked> {
         let how = if self.context.read_only { Open::Read } else { Open::Write };
         let file = segment.file(how)?;
         if !self.context.read_only && !self.hints.clean {
@@ -266,7 +298,8 @@ impl Opening<'_> {
         let mut rotten = false;
         let mut after_gap = false;
         loop {
-            if self.context.read_only && expected >= self.proven && self.proven > 0 && self.is_ours_on_disk() {
+            if self.context.read_only && expected >= self.proven && self.proven > 0 && self.is_ours_on_disk()
+            {
                 return Ok(Walked { end: scan.position(), next_offset: expected, rotten, cut: true });
             }
             let (position, why) = match scan.next(expected >= self.proven)? {
@@ -346,7 +379,14 @@ impl Opening<'_> {
         Ok(())
     }
 
-    fn cut_tail(&mut self, segment: &Segment, position: u64, len: u64, why: Invalid, keep: bool) -> Result<()> {
+    fn cut_tail(
+        &mut self,
+        segment: &Segment,
+        position: u64,
+        len: u64,
+        why: Invalid,
+        keep: bool,
+    ) -> Result<()> {
         if self.context.read_only {
             return Ok(());
         }
@@ -410,7 +450,11 @@ impl Opening<'_> {
     }
 
     /// Everything lies below the log's start (a broker's delete-records): what is there counts as deleted (G9).
-    fn all_below_start(&mut self, segments: &[Arc<Segment>], start: Offset) -> Result<(Vec<Arc<Segment>>, Offset)> {
+    fn all_below_start(
+        &mut self,
+        segments: &[Arc<Segment>],
+        start: Offset,
+    ) -> Result<(Vec<Arc<Segment>>, Offset)> {
         if !self.context.read_only {
             for segment in segments {
                 self.context.storage.remove_file(&segment.path())?;

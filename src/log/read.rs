@@ -43,7 +43,9 @@ impl Log {
                 let position = chosen.segment.visible();
                 let why = "records are missing".to_owned();
                 let file = chosen.segment.path();
-                return Err(ErrorKind::Corrupt { file, position, offsets: at..resume_at, resume_at, why }.into());
+                return Err(
+                    ErrorKind::Corrupt { file, position, offsets: at..resume_at, resume_at, why }.into()
+                );
             }
             at = resume_at;
         }
@@ -86,20 +88,23 @@ impl Log {
             return Ok(None);
         }
         let mut at = chosen.segment.offset_before(timestamp)?.max(start);
-        while at < end.min(chosen.next_base) {
-            let mut records = Records::default();
-            self.read_segment(chosen, at, end, self.config.max_message_bytes, &mut records)?;
-            for batch in records.batches() {
-                for record in batch.records() {
-                    if record.timestamp_ms() >= timestamp && record.offset() >= start {
-                        return Ok(Some((record.offset(), record.timestamp_ms())));
-                    }
+        while let Some(landing) = chosen.segment.find(at)?.filter(|landing| landing.header.base_offset < end)
+        {
+            let mut walk = self.walk(chosen, landing, start, end, SEARCH_BYTES)?;
+            walk.not_older_than = timestamp;
+            while let Some(part) = walk.next()? {
+                let mut records = Records::default();
+                records.push(part);
+                let young = records
+                    .batches()
+                    .flat_map(|batch| batch.records())
+                    .find(|r| r.timestamp_ms() >= timestamp);
+                if let Some(record) = young {
+                    return Ok(Some((record.offset(), record.timestamp_ms())));
                 }
             }
-            match records.next_offset() {
-                Some(next) => at = next,
-                None => break,
-            }
+            // At least the batch that was landed on lies behind now.
+            at = walk.expected.unwrap_or(end);
         }
         Ok(None)
     }
@@ -126,9 +131,7 @@ impl Log {
         if landing.header.base_offset >= end {
             return Ok(());
         }
-        let want = max_bytes.max(landing.header.size()) as u64;
-        let region = chosen.segment.read(landing.position, want)?;
-        let mut walk = Walk { log: self, chosen, from, end, region, at: 0, landing, expected: landing.expected_base };
+        let mut walk = self.walk(chosen, landing, from, end, max_bytes)?;
         loop {
             match walk.next() {
                 Ok(Some(part)) => records.push(part),
@@ -138,6 +141,21 @@ impl Log {
                 Err(fault) => return Err(fault),
             }
         }
+    }
+
+    /// Reads bytes from a batch on, at least the whole of it.
+    fn walk<'l>(
+        &'l self,
+        chosen: &'l Chosen,
+        landing: Landing,
+        from: Offset,
+        end: Offset,
+        max_bytes: usize,
+    ) -> Result<Walk<'l>, Fault> {
+        let want = max_bytes.max(landing.header.size()) as u64;
+        let region = chosen.segment.read(landing.position, want)?;
+        let expected = landing.expected_base;
+        Ok(Walk { log: self, chosen, from, end, region, at: 0, landing, expected, not_older_than: i64::MIN })
     }
 
     fn out_of_range(&self, requested: Offset, valid: Range<Offset>) -> Error {
@@ -169,8 +187,18 @@ impl Log {
             Err(error) => return error,
         };
         let resume_at = next_good.min(end);
-        ErrorKind::Corrupt { file, position, offsets: from..resume_at, resume_at, why: why.to_string() }.into()
+        ErrorKind::Corrupt { file, position, offsets: from..resume_at, resume_at, why: why.to_string() }
+            .into()
     }
+}
+
+/// How much a search by time reads at once.
+const SEARCH_BYTES: usize = 256 * 1024;
+
+enum Step {
+    Part(Part),
+    LeftOut,
+    End,
 }
 
 /// Goes from batch to batch of what was read, checking each before it is given out.
@@ -184,10 +212,22 @@ struct Walk<'l> {
     landing: Landing,
     /// The base offset that the batch before promised.
     expected: Option<Offset>,
+    /// Batches whose youngest record is older are checked and left out.
+    not_older_than: i64,
 }
 
 impl Walk<'_> {
     fn next(&mut self) -> Result<Option<Part>, Fault> {
+        loop {
+            match self.step()? {
+                Step::Part(part) => return Ok(Some(part)),
+                Step::LeftOut => {}
+                Step::End => return Ok(None),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Step, Fault> {
         let position = self.landing.position + self.at as u64;
         let fault = |why| Fault::Bytes { position, why };
         let rest = self.region.bytes().get(self.at..).unwrap_or_default();
@@ -196,27 +236,31 @@ impl Walk<'_> {
         }
         let header = BatchHeader::parse(rest).map_err(fault)?;
         if header.base_offset >= self.end && self.at > 0 {
-            return Ok(None);
+            return Ok(Step::End);
         }
         self.check_place(&header).map_err(fault)?;
         let size = header.size();
         let Some(batch) = rest.get(..size) else { return self.ends_short(rest.len(), size) };
         verify_crc(batch, &header).map_err(fault)?;
+        let start = self.at;
+        self.at += size;
+        self.expected = Some(header.next_offset());
+        if header.max_timestamp < self.not_older_than {
+            return Ok(Step::LeftOut);
+        }
         let section = if header.compression() == Compression::None {
-            self.region.slice(self.at + BATCH_HEADER_BYTES..self.at + size)
+            self.region.slice(start + BATCH_HEADER_BYTES..start + size)
         } else {
             Region::heap(decompress(&header, batch).map_err(fault)?)
         };
         check_records(&header, section.bytes()).map_err(fault)?;
-        self.at += size;
-        self.expected = Some(header.next_offset());
-        Ok(Some(Part::new(&self.log.source, header, section, self.from)))
+        Ok(Step::Part(Part::new(&self.log.source, header, section, self.from)))
     }
 
     /// A read may end inside any batch but the first: that one was asked for whole.
-    fn ends_short(&self, have: usize, need: usize) -> Result<Option<Part>, Fault> {
+    fn ends_short(&self, have: usize, need: usize) -> Result<Step, Fault> {
         if self.at > 0 {
-            return Ok(None);
+            return Ok(Step::End);
         }
         Err(Fault::Bytes { position: self.landing.position, why: Invalid::Short { have, need } })
     }
@@ -228,7 +272,9 @@ impl Walk<'_> {
             return wrong("it lies outside its segment");
         }
         match self.expected {
-            Some(expected) if header.base_offset < expected => wrong("it lies before the batch in front of it"),
+            Some(expected) if header.base_offset < expected => {
+                wrong("it lies before the batch in front of it")
+            }
             Some(expected) if self.log.contiguous && header.base_offset != expected => {
                 wrong("it does not follow the batch in front of it")
             }

@@ -290,6 +290,11 @@ impl<'a> BatchRef<'a> {
         self.0.header.is_transactional()
     }
 
+    /// Whether it is a marker, which readers of records never see.
+    pub fn is_control(&self) -> bool {
+        self.0.header.is_control()
+    }
+
     /// Whether it is a marker that ends a transaction, and which.
     pub fn control_type(&self) -> Option<ControlType> {
         if !self.0.header.is_control() {

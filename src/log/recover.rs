@@ -65,12 +65,18 @@ impl fmt::Display for RecoveryEvent {
                 write!(f, "cut {bytes} bytes at {position} of {} ({why})", file.display())?;
                 quarantine.iter().try_for_each(|to| write!(f, ", kept in {}", to.display()))
             }
-            RecoveryEvent::SegmentSetAside { file, quarantine: None } => write!(f, "removed empty {}", file.display()),
+            RecoveryEvent::SegmentSetAside { file, quarantine: None } => {
+                write!(f, "removed empty {}", file.display())
+            }
             RecoveryEvent::SegmentSetAside { file, quarantine: Some(to) } => {
                 write!(f, "set {} aside as {}", file.display(), to.display())
             }
             RecoveryEvent::Rot { file, position, why } => {
-                write!(f, "committed bytes are damaged at {position} of {} ({why}); nothing was cut", file.display())
+                write!(
+                    f,
+                    "committed bytes are damaged at {position} of {} ({why}); nothing was cut",
+                    file.display()
+                )
             }
             RecoveryEvent::BelowStartRemoved { log_start } => {
                 write!(f, "removed segments that ended below the log's start {log_start}")
@@ -103,7 +109,12 @@ pub(super) enum Verdict {
 
 /// The rule (a pure function): rot, when the offset expected at the bad byte is below what is proven to be synced, or
 /// when whole batches reach further behind it than a crash can leave behind unsynced.
-pub(super) fn judge(expected: Offset, proven: Offset, valid_behind: Option<u64>, window: Option<u64>) -> Verdict {
+pub(super) fn judge(
+    expected: Offset,
+    proven: Offset,
+    valid_behind: Option<u64>,
+    window: Option<u64>,
+) -> Verdict {
     let beyond_window = match (valid_behind, window) {
         (Some(bytes), Some(window)) => bytes > window,
         _ => false,

@@ -22,9 +22,10 @@ pub(crate) struct RollCheck {
 }
 
 pub(crate) fn should_roll(check: &RollCheck) -> bool {
-    let too_large = check.segment_bytes + check.incoming_bytes > check.segment_bytes_max.min(SEGMENT_BYTES_MAX);
-    let offset_overflow =
-        !(0..=Offset::from(i32::MAX)).contains(&(check.incoming_last_offset.saturating_sub(check.segment_base)));
+    let too_large =
+        check.segment_bytes + check.incoming_bytes > check.segment_bytes_max.min(SEGMENT_BYTES_MAX);
+    let offset_overflow = !(0..=Offset::from(i32::MAX))
+        .contains(&(check.incoming_last_offset.saturating_sub(check.segment_base)));
     let waited = match check.first_timestamp {
         // Event time, where the records have one: a replay of old data rolls as it did when it was new.
         Some(first) if first >= 0 => check.incoming_max_timestamp.saturating_sub(first),
@@ -69,7 +70,8 @@ mod tests {
 
     #[test]
     fn e03_with_timestamps_event_time_rolls() {
-        let timed = RollCheck { first_timestamp: Some(500), incoming_max_timestamp: 500, now_ms: i64::MAX, ..BASE };
+        let timed =
+            RollCheck { first_timestamp: Some(500), incoming_max_timestamp: 500, now_ms: i64::MAX, ..BASE };
         assert!(!should_roll(&timed));
         assert!(!should_roll(&RollCheck { incoming_max_timestamp: 1_500, ..timed }));
         assert!(should_roll(&RollCheck { incoming_max_timestamp: 1_501, ..timed }));

@@ -53,7 +53,8 @@ impl BatchCell {
 
     #[inline]
     pub(super) fn delivery(self: &Arc<Self>, index: u32, timestamp: i64) -> Delivery {
-        let near = i32::try_from(timestamp.wrapping_sub(self.base_timestamp)).ok().filter(|delta| *delta != FAR);
+        let near =
+            i32::try_from(timestamp.wrapping_sub(self.base_timestamp)).ok().filter(|delta| *delta != FAR);
         let timestamp_delta = near.unwrap_or_else(|| {
             self.far_timestamps.lock().push((index, timestamp));
             FAR
@@ -138,7 +139,9 @@ impl Delivery {
             }
             let in_time = match self.cell.base_offset() {
                 None => self.cell.lane.drive(deadline)?,
-                Some(base) => self.cell.lane.log()?.wait_committed(base? + Offset::from(self.index) + 1, deadline)?,
+                Some(base) => {
+                    self.cell.lane.log()?.wait_committed(base? + Offset::from(self.index) + 1, deadline)?
+                }
             };
             if !in_time {
                 return self.try_receipt().transpose();
@@ -154,7 +157,12 @@ impl Delivery {
             }
             delta => self.cell.base_timestamp + i64::from(delta),
         };
-        Receipt { partition: self.cell.lane.partition(), offset: offset.unwrap_or(-1), timestamp_ms, durability }
+        Receipt {
+            partition: self.cell.lane.partition(),
+            offset: offset.unwrap_or(-1),
+            timestamp_ms,
+            durability,
+        }
     }
 }
 

@@ -120,7 +120,8 @@ impl Lane {
         mut state: MutexGuard<'s, State>,
         record: Incoming<'_>,
     ) -> Result<MutexGuard<'s, State>> {
-        let reserved_bytes = self.shared.config.batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
+        let reserved_bytes =
+            self.shared.config.batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
         if let Some(full) = state.open.take() {
             state.full.push_back(full);
         }
@@ -129,9 +130,11 @@ impl Lane {
             self.shared.make_room(reserved_bytes)?;
             state = self.state.lock();
             // Another sender may have opened the batch meanwhile.
-            if state.open.as_ref().is_some_and(|open| {
-                open.builder.bytes() + record.bytes <= self.shared.config.batch_size
-            }) {
+            if state
+                .open
+                .as_ref()
+                .is_some_and(|open| open.builder.bytes() + record.bytes <= self.shared.config.batch_size)
+            {
                 return Ok(state);
             }
             if let Some(full) = state.open.take() {

@@ -11,7 +11,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::config::ProducerConfig;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, each};
 use crate::record::BatchBuilder;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
 use crate::time::Clock;
@@ -119,9 +119,7 @@ impl Producer {
     /// # Errors
     /// The first error since the last flush: also that of a delivery nobody waited for.
     pub fn flush(&self) -> Result<()> {
-        let lanes = self.0.by_topic.iter().flat_map(|topic| &topic.lanes);
-        // `and` takes a value: the other lanes are flushed after an error too.
-        lanes.fold(Ok(()), |result, lane| result.and(lane.flush()))
+        each(self.0.by_topic.iter().flat_map(|topic| &topic.lanes).map(|lane| lane.flush()))
     }
 
     /// Flushes, and takes no more records from any clone.
@@ -151,17 +149,27 @@ impl Core {
         if bytes > shared.config.max_request_size {
             return Err(too_large(bytes, shared.config.max_request_size));
         }
-        let lanes = self.by_topic.get_or_init(topic.index, || self.lanes_of(topic)).ok_or(ErrorKind::Closed)?;
+        let lanes =
+            self.by_topic.get_or_init(topic.index, || self.lanes_of(topic)).ok_or(ErrorKind::Closed)?;
         let partition = match (record.partition, record.key) {
             (Some(partition), _) => usize::try_from(partition).unwrap_or(usize::MAX),
             (None, Some(key)) => partition_of(key, topic.partitions()) as usize,
             (None, None) => lanes.sticky.next(bytes, shared.config.batch_size, topic.partitions()) as usize,
         };
         let Some(lane) = lanes.lanes.get(partition) else {
-            return Err(topic.log(record.partition.unwrap_or(-1)).err().unwrap_or_else(|| ErrorKind::Closed.into()));
+            return Err(topic
+                .log(record.partition.unwrap_or(-1))
+                .err()
+                .unwrap_or_else(|| ErrorKind::Closed.into()));
         };
         let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());
-        lane.send(Incoming { timestamp, key: record.key, value: record.value, headers: record.headers, bytes })
+        lane.send(Incoming {
+            timestamp,
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+            bytes,
+        })
     }
 
     #[cold]

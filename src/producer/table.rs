@@ -22,7 +22,10 @@ impl<T> Table<T> {
     #[inline]
     pub(super) fn get_or_init(&self, index: usize, make: impl FnOnce() -> T) -> Option<&T> {
         let bucket = (index + 1).ilog2() as usize;
-        let cells = self.buckets.get(bucket)?.get_or_init(|| (0..1_usize << bucket).map(|_| OnceLock::new()).collect());
+        let cells = self
+            .buckets
+            .get(bucket)?
+            .get_or_init(|| (0..1_usize << bucket).map(|_| OnceLock::new()).collect());
         Some(cells.get(index + 1 - (1 << bucket))?.get_or_init(make))
     }
 

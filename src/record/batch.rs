@@ -143,6 +143,7 @@ impl BatchHeader {
 
     /// When its tombstones and markers may go, if that was decided.
     #[inline]
+    #[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction and the idempotent producer"))]
     pub(crate) fn delete_horizon(&self) -> Option<i64> {
         (self.attributes & at::DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
@@ -191,6 +192,7 @@ pub(crate) fn increment_sequence(sequence: i32, by: i32) -> i32 {
 
 /// `sequence - by`; before 0 comes the largest.
 #[inline]
+#[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction and the idempotent producer"))]
 pub(crate) fn decrement_sequence(sequence: i32, by: i32) -> i32 {
     (sequence.wrapping_sub(by)) & i32::MAX
 }

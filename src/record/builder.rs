@@ -159,6 +159,10 @@ impl BatchBuilder {
     }
 
     /// Appends the marker that ends a transaction.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "written by transactions and compaction; its reading is in use")
+    )]
     pub(crate) fn push_end_marker(
         &mut self,
         timestamp: i64,
@@ -200,6 +204,7 @@ impl BatchBuilder {
 
     /// Records so far.
     #[inline]
+    #[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction"))]
     pub(crate) fn count(&self) -> u32 {
         self.count as u32
     }
@@ -212,28 +217,39 @@ impl BatchBuilder {
 
     /// The timestamp of the first record, -1 without one.
     #[inline]
+    #[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction"))]
     pub(crate) fn first_timestamp(&self) -> i64 {
         self.first_timestamp
     }
 
     /// The timestamp of the last record, -1 without one.
     #[inline]
+    #[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction"))]
     pub(crate) fn last_timestamp(&self) -> i64 {
         self.last_timestamp
     }
 
     /// The largest timestamp, -1 without one.
     #[inline]
+    #[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction"))]
     pub(crate) fn max_timestamp(&self) -> i64 {
         self.max_timestamp
     }
 
     /// Sets what the header says besides its records; forgotten by [`seal`](Self::seal).
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "written by transactions and compaction; its reading is in use")
+    )]
     pub(crate) fn set_fields(&mut self, fields: BatchFields) {
         self.fields = fields;
     }
 
     /// Names the producer; may come at any time before [`seal`](Self::seal), which forgets it.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "written by transactions and compaction; its reading is in use")
+    )]
     pub(crate) fn producer(&mut self, id: i64, epoch: i16, base_sequence: i32) {
         self.fields.producer_id = id;
         self.fields.producer_epoch = epoch;

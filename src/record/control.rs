@@ -39,6 +39,7 @@ impl ControlType {
 }
 
 /// Reads the coordinator's epoch from the value of an end-of-transaction marker, as leniently as the key.
+#[cfg_attr(not(test), expect(dead_code, reason = "asked by transactions"))]
 pub(crate) fn coordinator_epoch(value: &[u8]) -> Result<i32, Invalid> {
     let invalid = |why| Invalid::Field { name: "control value", why };
     let &[v0, v1, e0, e1, e2, e3, ..] = value else { return Err(invalid("it is shorter than 6 bytes")) };

@@ -24,13 +24,14 @@ mod sealed;
 mod tests;
 mod varint;
 
-pub(crate) use batch::{
-    BatchHeader, check_records, decompress, find_batch, verify_crc,
-};
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use batch::empty_batch;
+pub(crate) use batch::{BatchHeader, check_records, decompress, find_batch, verify_crc};
+#[cfg(test)]
+pub(crate) use batch::{decrement_sequence, increment_sequence};
 pub(crate) use builder::BatchBuilder;
-pub use compression::Compression;
+#[cfg(test)]
+pub(crate) use builder::BatchFields;
 pub use control::ControlType;
 pub(crate) use iter::RecordIter;
 pub(crate) use record::RawRecord;
@@ -38,6 +39,7 @@ pub use record::{HeaderIter, Headers};
 pub(crate) use sealed::Sealed;
 
 use crate::error::{Error, ErrorKind};
+pub(crate) use crate::types::{Compression, TimestampType};
 
 /// A named value that travels with a record. Names may repeat and may be empty; a value may be absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,16 +62,6 @@ pub struct Header<'a> {
 #[inline]
 pub fn header<'a, V: AsRef<[u8]> + ?Sized>(key: &'a str, value: &'a V) -> Header<'a> {
     Header { key, value: Some(value.as_ref()) }
-}
-
-/// What the timestamps of a batch mean.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum TimestampType {
-    /// When the record was made: given by its sender.
-    #[default]
-    CreateTime,
-    /// When the record was appended: given by the log.
-    LogAppendTime,
 }
 
 /// Why bytes are not a batch, or a record can not become part of one.
@@ -104,7 +96,9 @@ impl From<Invalid> for Error {
     fn from(invalid: Invalid) -> Self {
         match invalid {
             Invalid::CodecMissing(codec) => ErrorKind::CodecMissing { codec },
-            Invalid::TooLarge { limit } => ErrorKind::RecordTooLarge { bytes: limit, limit, setting: "a batch's limit" },
+            Invalid::TooLarge { limit } => {
+                ErrorKind::RecordTooLarge { bytes: limit, limit, setting: "a batch's limit" }
+            }
             Invalid::Record { why, .. } | Invalid::Field { why, .. } => ErrorKind::InvalidRecord { why },
             _ => ErrorKind::InvalidRecord { why: "its batch can not be built" },
         }

@@ -54,7 +54,10 @@ impl From<Error> for Fault {
 enum Hint {
     Nothing,
     /// A batch that ends at or before the offset, as the log confirms.
-    Batch { position: u64, header: BatchHeader },
+    Batch {
+        position: u64,
+        header: BatchHeader,
+    },
     /// An entry that the log does not confirm.
     Wrong,
 }
@@ -379,7 +382,9 @@ impl Segment {
             None if self.visible() == 0 => Ok(-1),
             _ => {
                 self.rebuild_index()?;
-                Ok(self.with_index(|_, times| time_index::last(times, self.base))?.map_or(-1, |l| l.timestamp))
+                Ok(self
+                    .with_index(|_, times| time_index::last(times, self.base))?
+                    .map_or(-1, |l| l.timestamp))
             }
         }
     }
@@ -430,7 +435,8 @@ impl Segment {
 
     /// The index's answer, compared with the log.
     fn hint(&self, offset: Offset, visible: u64) -> Result<Hint, Fault> {
-        let Some(entry) = self.with_index(|offsets, _| offset_index::lookup(offsets, self.base, offset))? else {
+        let Some(entry) = self.with_index(|offsets, _| offset_index::lookup(offsets, self.base, offset))?
+        else {
             return Ok(Hint::Nothing);
         };
         let position = u64::from(entry.position);
@@ -593,10 +599,16 @@ impl Segment {
         let times = read(name::time_index(self.base))?;
         // A preallocated index (Kafka's own, after a crash) ends in zeros: entries end where they stop rising.
         let index_bytes_max = self.config.segment_index_bytes;
-                let mut offsets =
-            OffsetIndex::from_bytes(self.base, offset_index::sane_prefix(&offsets, len).to_vec(), index_bytes_max);
-        let mut times =
-            TimeIndex::from_bytes(self.base, time_index::sane_prefix(&times, self.base).to_vec(), index_bytes_max);
+        let mut offsets = OffsetIndex::from_bytes(
+            self.base,
+            offset_index::sane_prefix(&offsets, len).to_vec(),
+            index_bytes_max,
+        );
+        let mut times = TimeIndex::from_bytes(
+            self.base,
+            time_index::sane_prefix(&times, self.base).to_vec(),
+            index_bytes_max,
+        );
         offsets.truncate_to(proven);
         let mut resume = (0, self.base);
         if let Some(last) = offsets.last()

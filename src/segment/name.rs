@@ -70,7 +70,9 @@ mod tests {
         assert_eq!(SegmentFile::parse("00000000000000000007.log.deleted"), Some(SegmentFile::Deleted));
         assert_eq!(SegmentFile::parse("00000000000000000007.index.cleaned"), Some(SegmentFile::Cleaned));
         assert_eq!(SegmentFile::parse("00000000000000000007.log.swap"), Some(SegmentFile::Swap));
-        for other in ["leader-epoch-checkpoint", "99999999999999999999.log", &quarantine(0, 7), "x.log", ".log", ""] {
+        for other in
+            ["leader-epoch-checkpoint", "99999999999999999999.log", &quarantine(0, 7), "x.log", ".log", ""]
+        {
             assert_eq!(SegmentFile::parse(other), None, "{other}");
         }
     }

@@ -29,13 +29,20 @@ impl OffsetIndex {
 
     /// Takes over entries that [`is_sane`] accepted.
     pub(crate) fn from_bytes(base: Offset, bytes: Vec<u8>, index_bytes_max: u64) -> Self {
-        OffsetIndex { base, bytes, entries_max: usize::try_from(index_bytes_max).unwrap_or(usize::MAX) / ENTRY_BYTES }
+        OffsetIndex {
+            base,
+            bytes,
+            entries_max: usize::try_from(index_bytes_max).unwrap_or(usize::MAX) / ENTRY_BYTES,
+        }
     }
 
     /// Adds an entry; `false` when the index is full or the offset does not lie behind the last one.
     pub(crate) fn append(&mut self, offset: Offset, position: u32) -> bool {
         let Ok(relative) = u32::try_from(offset - self.base) else { return false };
-        if self.slots_free() == 0 || relative > i32::MAX as u32 || self.last().is_some_and(|last| offset <= last.offset) {
+        if self.slots_free() == 0
+            || relative > i32::MAX as u32
+            || self.last().is_some_and(|last| offset <= last.offset)
+        {
             return false;
         }
         self.bytes.extend_from_slice(&relative.to_be_bytes());
@@ -90,9 +97,8 @@ pub(crate) fn lookup(bytes: &[u8], base: Offset, target: Offset) -> Option<Offse
 
 fn raw(bytes: &[u8], i: usize) -> (u32, u32) {
     let at = i * ENTRY_BYTES;
-    let word = |from: usize| {
-        bytes.get(from..from + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
-    };
+    let word =
+        |from: usize| bytes.get(from..from + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
     (word(at), word(at + 4))
 }
 
@@ -151,7 +157,8 @@ mod tests {
     #[test]
     fn c06_truncation_keeps_what_lies_below() {
         let mut index = filled(0, 1..=9);
-        let steps = [(12, Some(9), Some(10)), (10, Some(9), Some(10)), (9, Some(8), Some(9)), (5, Some(4), None)];
+        let steps =
+            [(12, Some(9), Some(10)), (10, Some(9), Some(10)), (9, Some(8), Some(9)), (5, Some(4), None)];
         for (to, last, then) in steps {
             index.truncate_to(to);
             assert_eq!(index.last().map(|e| e.offset), last, "truncated to {to}");

@@ -118,8 +118,8 @@ impl<'f> Scan<'f> {
     /// `len` bytes at `position`, fewer at the end.
     fn bytes(&mut self, position: u64, len: usize) -> Result<&[u8]> {
         let len = have_len(self.end, position).min(len);
-        let inside = position >= self.window_at
-            && position + len as u64 <= self.window_at + self.window.len() as u64;
+        let inside =
+            position >= self.window_at && position + len as u64 <= self.window_at + self.window.len() as u64;
         if !inside {
             let want = usize::try_from(self.end - position).unwrap_or(usize::MAX).min(len.max(WINDOW_BYTES));
             self.window.resize(want, 0);
@@ -134,5 +134,7 @@ impl<'f> Scan<'f> {
 }
 
 fn have_len(end: u64, from: u64) -> usize {
-    usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX).min(WINDOW_BYTES.max(crate::limits::BATCH_BYTES_MAX))
+    usize::try_from(end.saturating_sub(from))
+        .unwrap_or(usize::MAX)
+        .min(WINDOW_BYTES.max(crate::limits::BATCH_BYTES_MAX))
 }

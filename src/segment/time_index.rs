@@ -27,7 +27,11 @@ impl TimeIndex {
 
     /// Takes over entries that [`is_sane`] accepted.
     pub(crate) fn from_bytes(base: Offset, bytes: Vec<u8>, index_bytes_max: u64) -> Self {
-        TimeIndex { base, bytes, entries_max: usize::try_from(index_bytes_max).unwrap_or(usize::MAX) / ENTRY_BYTES }
+        TimeIndex {
+            base,
+            bytes,
+            entries_max: usize::try_from(index_bytes_max).unwrap_or(usize::MAX) / ENTRY_BYTES,
+        }
     }
 
     /// Adds an entry; a timestamp that is not younger than the last adds none. One slot stays free for

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::Shared;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, each};
 use crate::log::Log;
 use crate::producer::Shared as ProducerShared;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
@@ -93,8 +93,7 @@ impl Shared {
 
     pub(super) fn maintain(&self) -> Result<super::Maintained> {
         let (jobs, _) = self.due();
-        let result = jobs.iter().fold(Ok(()), |result: Result<(), Error>, job| result.and(self.run(job)));
-        result?;
+        each(jobs.iter().map(|job| self.run(job)))?;
         Ok(super::Maintained { next_due: self.due().1 })
     }
 }
@@ -138,7 +137,10 @@ impl Threads {
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    Builder::new().name(name.to_owned()).spawn(body).map_err(|error| Error::io(name.as_ref(), "start thread", &error))
+    Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|error| Error::io(name.as_ref(), "start thread", &error))
 }
 
 fn run_timer(shared: &Arc<Shared>, flushers: &Arc<Flushers>, stop: &AtomicBool) {

@@ -347,8 +347,13 @@ impl Shared {
         catalog.write(storage)?;
         let hint = OpenHints { contiguous: true, clean: true, recovery_point: Some(0), log_start: None };
         let hints = (0..entry.config.partitions).map(|_| Some(hint.clone())).collect();
-        let topic =
-            Arc::new(TopicInner::new(self.topics.len(), name, entry.config, Arc::clone(&self.context), hints));
+        let topic = Arc::new(TopicInner::new(
+            self.topics.len(),
+            name,
+            entry.config,
+            Arc::clone(&self.context),
+            hints,
+        ));
         self.topics.insert(&topic);
         Ok(topic)
     }

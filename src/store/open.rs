@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::{RecoveryReport, meta};
 use crate::error::{ErrorKind, Result};
-use crate::log::checkpoint::{LEADER_EPOCHS, LOG_STARTS, Offsets, RECOVERY_POINTS, read_offsets, write_epochs};
+use crate::log::checkpoint::{
+    LEADER_EPOCHS, LOG_STARTS, Offsets, RECOVERY_POINTS, read_offsets, write_epochs,
+};
 use crate::log::{Context, OpenHints, PartitionReport, RecoveryEvent};
 use crate::storage::{Entry, EntryKind, LockGuard, Open, Storage, replace};
 use crate::sync::Arc;
@@ -92,15 +94,18 @@ fn check_ours(entries: &[Entry], storage: &dyn Storage, root: &Path) -> Result<(
     let ours = |entry: &Entry| {
         [catalog::FILE_NAME, meta::FILE_NAME, RECOVERY_POINTS, LOG_STARTS].contains(&entry.name.as_str())
     };
-    let neutral = |entry: &&Entry| entry.name == LOCK || entry.name == "lost+found" || entry.name.ends_with(".tmp");
+    let neutral =
+        |entry: &&Entry| entry.name == LOCK || entry.name == "lost+found" || entry.name.ends_with(".tmp");
     if entries.iter().any(ours) || entries.iter().all(|entry| neutral(&entry)) {
         return Ok(());
     }
-    let holds_log = |dir: PathBuf| storage.list(&dir).is_ok_and(|files| files.iter().any(|f| f.name.ends_with(".log")));
+    let holds_log =
+        |dir: PathBuf| storage.list(&dir).is_ok_and(|files| files.iter().any(|f| f.name.ends_with(".log")));
     if entries.iter().any(|entry| parse_dir(entry).is_some() && holds_log(root.join(&entry.name))) {
         return Ok(());
     }
-    let name = entries.iter().find(|entry| !neutral(entry)).map(|entry| entry.name.clone()).unwrap_or_default();
+    let name =
+        entries.iter().find(|entry| !neutral(entry)).map(|entry| entry.name.clone()).unwrap_or_default();
     let why = format!("it holds {name:?} and nothing of a log; give an empty or a new directory");
     Err(ErrorKind::NotAStore { path: root.to_owned(), why }.into())
 }
@@ -112,7 +117,8 @@ fn parse_dir(entry: &Entry) -> Option<(TopicName, u32)> {
         return None;
     }
     let (topic, partition) = entry.name.rsplit_once('-')?;
-    let partition = partition.parse::<u32>().ok().filter(|p| p.to_string() == partition && *p <= i32::MAX as u32)?;
+    let partition =
+        partition.parse::<u32>().ok().filter(|p| p.to_string() == partition && *p <= i32::MAX as u32)?;
     Some((TopicName::new(topic).ok()?, partition))
 }
 
@@ -167,7 +173,12 @@ impl Hints<'_> {
     }
 }
 
-fn add_topics(context: &Arc<Context>, opened: &mut Opened, mut found: Found, hints: &Hints<'_>) -> Result<()> {
+fn add_topics(
+    context: &Arc<Context>,
+    opened: &mut Opened,
+    mut found: Found,
+    hints: &Hints<'_>,
+) -> Result<()> {
     let mut made = false;
     let entries: Vec<(TopicName, CatalogEntry)> =
         opened.catalog.topics.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
@@ -186,7 +197,8 @@ fn add_topics(context: &Arc<Context>, opened: &mut Opened, mut found: Found, hin
         let exists = |p| !entry.ready || dirs.contains(&p);
         let partitions = 0..entry.config.partitions;
         let hints = partitions.clone().map(|p| Some(hints.of(&name, p, true))).collect();
-        let topic = TopicInner::new(opened.topics.len(), name.clone(), entry.config, Arc::clone(context), hints);
+        let topic =
+            TopicInner::new(opened.topics.len(), name.clone(), entry.config, Arc::clone(context), hints);
         for partition in partitions.filter(|p| !exists(*p)) {
             let partition = i32::try_from(partition).unwrap_or(i32::MAX);
             let why = "its directory is missing".to_owned();
@@ -221,7 +233,12 @@ fn recover_all(opened: &mut Opened) {
                     _ => None,
                 },
             };
-            if !opened.report.partitions.iter().any(|r| r.topic == topic.name.as_str() && r.partition == partition) {
+            if !opened
+                .report
+                .partitions
+                .iter()
+                .any(|r| r.topic == topic.name.as_str() && r.partition == partition)
+            {
                 opened.report.partitions.extend(report);
             }
         }

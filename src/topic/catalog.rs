@@ -197,7 +197,7 @@ mod tests {
         for at in 0..good.len() - 1 {
             let mut bytes = good.clone();
             bytes[at] ^= 4;
-            disk.write_file(&path, &bytes);
+            disk.write_file(&path, &bytes).unwrap();
             assert!(Catalog::read(&disk, root).is_err(), "byte {at}");
         }
     }

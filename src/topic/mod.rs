@@ -15,7 +15,7 @@ use std::fmt;
 
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent, Records, SharedRecord};
+use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, Records, RecoveryEvent, SharedRecord};
 use crate::record::{BatchBuilder, Compression};
 use crate::sync::{Arc, RwLock};
 use crate::types::{Acks, Durability, Offset, TopicName};
@@ -77,12 +77,8 @@ impl TopicInner {
     }
 
     fn unknown(&self, partition: i32) -> Error {
-        ErrorKind::UnknownPartition {
-            topic: self.name.to_string(),
-            partition,
-            partitions: self.partitions(),
-        }
-        .into()
+        ErrorKind::UnknownPartition { topic: self.name.to_string(), partition, partitions: self.partitions() }
+            .into()
     }
 
     /// The bells of a partition: they outlive its log.
@@ -120,12 +116,10 @@ impl TopicInner {
             Err(error) => {
                 let damaged: Error = match error.kind() {
                     ErrorKind::Damaged { .. } => error,
-                    _ => ErrorKind::Damaged {
-                        topic: self.name.to_string(),
-                        partition,
-                        why: error.to_string(),
+                    _ => {
+                        ErrorKind::Damaged { topic: self.name.to_string(), partition, why: error.to_string() }
+                            .into()
                     }
-                    .into(),
                 };
                 *state = State::Damaged(damaged.clone());
                 Err(damaged)

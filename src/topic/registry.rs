@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::TopicInner;
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result, each};
 use crate::sync::{Arc, AtomicBool, Ordering, RwLock};
 
 /// The topics of a store.
@@ -49,7 +49,6 @@ impl Topics {
     /// Closes every partition; the first error is returned.
     pub(crate) fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
-        // `and` takes a value: the others are closed after an error too.
-        self.sorted().iter().fold(Ok(()), |result, topic| result.and(topic.close()))
+        each(self.sorted().iter().map(|topic| topic.close()))
     }
 }
