@@ -20,6 +20,7 @@ mod read;
 mod records;
 mod recover;
 mod roll;
+mod transactions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,6 +41,7 @@ use crate::types::{Durability, Offset, TopicName};
 pub(crate) use bell::{Bell, Bells};
 pub(crate) use flush::Source as PendingBatches;
 pub(crate) use open::OpenHints;
+pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
 pub use recover::{PartitionReport, RecoveryEvent};
 
@@ -154,6 +156,7 @@ pub(crate) struct Log {
     committed_file: Option<Arc<dyn File>>,
     failure: OnceLock<Error>,
     closed: AtomicBool,
+    transactions: OnceLock<transactions::Transactions>,
     pub(crate) bells: Arc<Bells>,
     source: Arc<records::Source>,
 }
