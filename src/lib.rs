@@ -76,7 +76,7 @@ pub use config::{AutoOffsetReset, ConsumerConfig, IsolationLevel, Partitioner, P
 pub use consumer::{Batches, Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{BatchRef, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord};
-pub use producer::{Delivery, Producer, Receipt};
+pub use producer::{Delivery, Producer, Receipt, Writer};
 pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
 pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};

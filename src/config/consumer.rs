@@ -156,7 +156,13 @@ impl ConsumerConfig {
                 self.isolation_level = match value.trim() {
                     "read_uncommitted" => IsolationLevel::ReadUncommitted,
                     "read_committed" => IsolationLevel::ReadCommitted,
-                    _ => return Err(invalid("isolation.level", value, "is neither read_uncommitted nor read_committed")),
+                    _ => {
+                        return Err(invalid(
+                            "isolation.level",
+                            value,
+                            "is neither read_uncommitted nor read_committed",
+                        ));
+                    }
                 }
             }
             "auto.offset.reset" => {
@@ -164,7 +170,9 @@ impl ConsumerConfig {
                     "earliest" => AutoOffsetReset::Earliest,
                     "latest" => AutoOffsetReset::Latest,
                     "none" => AutoOffsetReset::None,
-                    _ => return Err(invalid("auto.offset.reset", value, "is none of earliest, latest, none")),
+                    _ => {
+                        return Err(invalid("auto.offset.reset", value, "is none of earliest, latest, none"));
+                    }
                 }
             }
             _ => return Err(unknown(name)),

@@ -203,7 +203,9 @@ impl ProducerConfig {
             "max.block.ms" => self.max_block_ms = parse("max.block.ms", value)?,
             "max.request.size" => self.max_request_size = parse("max.request.size", value)?,
             "delivery.timeout.ms" => self.delivery_timeout_ms = parse("delivery.timeout.ms", value)?,
-            "partitioner.ignore.keys" => self.partitioner_ignore_keys = parse("partitioner.ignore.keys", value)?,
+            "partitioner.ignore.keys" => {
+                self.partitioner_ignore_keys = parse("partitioner.ignore.keys", value)?
+            }
             _ => return Err(unknown(name)),
         }
         Ok(())
@@ -258,7 +260,9 @@ mod tests {
         assert!(ProducerConfig::default().batch_size(usize::MAX).validate().is_err());
         assert!(ProducerConfig::default().linger_ms(200_000).validate().is_err());
         assert!(ProducerConfig::default().compression_level(3).validate().is_err());
-        for (name, value) in [("acks", "2"), ("batch.size", "-1"), ("batch.sise", "1"), ("compression.type", "lz5")] {
+        for (name, value) in
+            [("acks", "2"), ("batch.size", "-1"), ("batch.sise", "1"), ("compression.type", "lz5")]
+        {
             assert!(ProducerConfig::from_properties([(name, value)]).is_err(), "{name}={value}");
         }
     }

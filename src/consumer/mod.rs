@@ -213,7 +213,10 @@ impl Consumer {
     ///
     /// # Errors
     /// An unknown topic or partition.
-    pub fn end_offsets<'t>(&self, partitions: impl IntoIterator<Item = (&'t str, i32)>) -> Result<Vec<Offset>> {
+    pub fn end_offsets<'t>(
+        &self,
+        partitions: impl IntoIterator<Item = (&'t str, i32)>,
+    ) -> Result<Vec<Offset>> {
         self.ask(partitions, |log| log.read_end(self.config.isolation_level))
     }
 
@@ -235,7 +238,10 @@ impl Consumer {
         partitions: impl IntoIterator<Item = (&'t str, i32)>,
         what: impl Fn(&Arc<Log>) -> Result<Offset>,
     ) -> Result<Vec<Offset>> {
-        partitions.into_iter().map(|(name, partition)| what(&self.topics.get(name)?.log(partition)?)).collect()
+        partitions
+            .into_iter()
+            .map(|(name, partition)| what(&self.topics.get(name)?.log(partition)?))
+            .collect()
     }
 
     /// A handle that wakes this consumer.
@@ -339,7 +345,8 @@ impl Consumer {
     /// Whether a poll need not wait for more.
     fn is_enough(&self, records: &Records) -> bool {
         !records.is_empty()
-            && (records.stored_bytes() >= self.config.fetch_min_bytes || records.len() >= self.config.max_poll_records)
+            && (records.stored_bytes() >= self.config.fetch_min_bytes
+                || records.len() >= self.config.max_poll_records)
     }
 
     /// One round over the partitions, starting with the one whose turn it is. A partition keeps its turn until what
@@ -469,7 +476,9 @@ impl Iterator for Batches<'_> {
         while !self.done {
             match self.consumer.poll(LONG) {
                 Ok(records) if records.is_empty() => {}
-                Err(error) if matches!(error.kind(), ErrorKind::Woken | ErrorKind::Closed) => self.done = true,
+                Err(error) if matches!(error.kind(), ErrorKind::Woken | ErrorKind::Closed) => {
+                    self.done = true
+                }
                 other => return Some(other),
             }
         }

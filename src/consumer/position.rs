@@ -47,7 +47,12 @@ impl Assigned {
     }
 
     /// At most `records_max` records, fetched if nothing is left of the last fetch.
-    pub(super) fn take(&mut self, records_max: usize, bytes_max: usize, config: &ConsumerConfig) -> Result<Records> {
+    pub(super) fn take(
+        &mut self,
+        records_max: usize,
+        bytes_max: usize,
+        config: &ConsumerConfig,
+    ) -> Result<Records> {
         if self.fetched.is_empty() {
             self.fetch(bytes_max, config)?;
         }

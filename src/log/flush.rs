@@ -4,6 +4,7 @@
 //! end of the log, syncs, moves the high watermark there, gives leadership back and wakes the others, one of whom
 //! leads next with all that came in meanwhile.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Log, committed::Committed};
@@ -18,6 +19,11 @@ pub(crate) trait Source: Send + Sync {
     fn drain(&self);
 }
 
+/// Something that is told when its records are committed, or never will be. Called with no lock held.
+pub(crate) trait Completion: Send + Sync {
+    fn complete(&self, outcome: Result<Durability>);
+}
+
 /// Who leads, and what waits for the leader.
 #[derive(Default)]
 pub(super) struct Flush {
@@ -27,6 +33,8 @@ pub(super) struct Flush {
     sealed: Mutex<Vec<Arc<Segment>>>,
     /// Whose batches the next leader appends first.
     sources: Mutex<Vec<Arc<dyn Source>>>,
+    /// Who is told when the high watermark reaches an offset.
+    completions: Mutex<VecDeque<(Offset, Arc<dyn Completion>)>>,
 }
 
 impl std::fmt::Debug for Flush {
@@ -61,6 +69,7 @@ impl Drop for Lead<'_> {
     fn drop(&mut self) {
         *self.log.flush.leading.lock() = false;
         self.log.flush.done.notify_all();
+        self.log.run_completions();
     }
 }
 
@@ -85,6 +94,26 @@ impl Log {
         }
         *leading = true;
         Some(Lead { log: self })
+    }
+
+    /// Tells `completion` when everything below `end` is committed, or the log failed; at once if that is so.
+    pub(crate) fn when_committed(&self, end: Offset, completion: Arc<dyn Completion>) {
+        self.flush.completions.lock().push_back((end, completion));
+        self.run_completions();
+    }
+
+    pub(super) fn run_completions(&self) {
+        loop {
+            let outcome = self.failure().map_or(Ok(self.config.durability), |failure| Err(failure.clone()));
+            let committed = self.high_watermark();
+            let next = {
+                let mut completions = self.flush.completions.lock();
+                let due = completions.front().is_some_and(|(end, _)| *end <= committed || outcome.is_err());
+                if due { completions.pop_front() } else { None }
+            };
+            let Some((end, completion)) = next else { return };
+            completion.complete(if end <= committed { Ok(self.config.durability) } else { outcome });
+        }
     }
 
     /// Leadership, waited for until `deadline`.

@@ -39,7 +39,7 @@ use crate::time::Clock;
 use crate::types::{Durability, Offset, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
-pub(crate) use flush::Source as PendingBatches;
+pub(crate) use flush::{Completion, Source as PendingBatches};
 pub(crate) use open::OpenHints;
 pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};

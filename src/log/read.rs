@@ -41,7 +41,9 @@ impl Log {
         let end = self.high_watermark();
         Ok(match isolation_level {
             IsolationLevel::ReadUncommitted => end,
-            IsolationLevel::ReadCommitted => self.transactions()?.last_stable_offset().map_or(end, |lso| lso.min(end)),
+            IsolationLevel::ReadCommitted => {
+                self.transactions()?.last_stable_offset().map_or(end, |lso| lso.min(end))
+            }
         })
     }
 

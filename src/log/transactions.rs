@@ -69,7 +69,10 @@ impl Log {
                 match scan.next(false)? {
                     Step::Batch { position, header } if header.is_transactional() => {
                         let marker = match header.is_control() {
-                            true => Some(control_type(&header, segment.read(position, header.size() as u64)?.bytes())),
+                            true => Some(control_type(
+                                &header,
+                                segment.read(position, header.size() as u64)?.bytes(),
+                            )),
                             false => None,
                         };
                         found.note(&header, marker);

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::delivery::{BatchCell, Delivery};
+use super::hook::Hook;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Log, PendingBatches};
+use crate::log::{Completion, Log, PendingBatches};
 use crate::record::{BatchBuilder, Header, Sealed};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::topic::TopicInner;
@@ -79,6 +80,18 @@ impl Lane {
 
     pub(super) fn acks(&self) -> Acks {
         self.shared.config.acks
+    }
+
+    pub(super) fn topic_name(&self) -> Arc<str> {
+        self.topic.name.shared()
+    }
+
+    pub(super) fn delivery_timeout(&self) -> Duration {
+        Duration::from_millis(self.shared.config.delivery_timeout_ms)
+    }
+
+    pub(super) fn hook(&self) -> &Hook {
+        &self.shared.hook
     }
 
     pub(super) fn log(&self) -> Result<Arc<Log>> {
@@ -215,11 +228,7 @@ impl Lane {
                     sealed.push(bytes);
                     cells.push(batch.cell);
                 }
-                Err(invalid) => {
-                    let error = Error::from(invalid);
-                    batch.cell.fail(&error);
-                    failure.get_or_insert(error);
-                }
+                Err(invalid) => self.fail(&batch.cell, invalid.into(), &mut failure),
             }
         }
         let log = self.log();
@@ -228,17 +237,19 @@ impl Lane {
             match log.as_ref().map_err(Error::clone).and_then(|log| log.append(rest, None)) {
                 Ok(count) => {
                     for (cell, batch) in cells.iter().zip(&sealed).skip(done).take(count) {
-                        cell.complete(batch.header().base_offset);
                         appended_end = batch.header().next_offset();
+                        cell.appended(batch.header().base_offset..appended_end);
+                        if let Ok(log) = &log {
+                            self.tell(log, cell, appended_end);
+                        }
                     }
                     done += count;
                 }
                 Err(error) => {
                     // Only this batch: a smaller one behind it may still fit.
                     if let Some(cell) = cells.get(done) {
-                        cell.fail(&error);
+                        self.fail(cell, error, &mut failure);
                     }
-                    failure.get_or_insert(error);
                     done += 1;
                 }
             }
@@ -246,6 +257,23 @@ impl Lane {
         self.shared.release(freed_bytes);
         let spare = sealed.pop().map(|batch| BatchBuilder::from_buffer(batch.into_buffer()));
         (appended_end, failure, spare)
+    }
+
+    fn fail(&self, cell: &Arc<BatchCell>, error: Error, failure: &mut Option<Error>) {
+        cell.fail(&error);
+        failure.get_or_insert_with(|| error.clone());
+        self.hook().call(&Err(error));
+    }
+
+    /// Has the hook called when the batch is delivered, as `acks` defines it.
+    fn tell(&self, log: &Log, cell: &Arc<BatchCell>, end: Offset) {
+        if !self.hook().is_set() {
+            return;
+        }
+        match self.acks() {
+            Acks::All => log.when_committed(end, Arc::clone(cell) as Arc<dyn Completion>),
+            Acks::None | Acks::Leader => cell.complete(Ok(Durability::PageCache)),
+        }
     }
 
     /// One step towards a delivery that is not appended yet. `false`: the time was up.
@@ -267,9 +295,11 @@ impl Lane {
         Ok(log.wait_for_leader(deadline))
     }
 
-    /// Appends and commits all that was sent; the first error since the last call.
-    pub(super) fn flush(&self) -> Result<()> {
-        self.drain_all(None);
+    /// Appends and commits all that was sent; the first error since the last call. `false`: the time was up.
+    pub(super) fn flush(&self, deadline: Option<Instant>) -> Result<bool> {
+        if !self.drain_all(deadline) {
+            return Ok(false);
+        }
         let (end, failure) = {
             let mut state = self.state.lock();
             (state.appended_end, state.failure.take())
@@ -277,10 +307,7 @@ impl Lane {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        if end > 0 {
-            self.log()?.wait_committed(end, None)?;
-        }
-        Ok(())
+        if end > 0 { self.log()?.wait_committed(end, deadline) } else { Ok(true) }
     }
 
     /// When the oldest batch is due.

@@ -6,8 +6,8 @@
 //! - A log is opened at most once at a time; whoever asks while it is opened waits.
 
 pub(crate) mod catalog;
-pub(crate) mod partitioner;
 mod partition;
+pub(crate) mod partitioner;
 mod record;
 mod registry;
 
@@ -18,6 +18,7 @@ use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent};
 use crate::sync::{Arc, RwLock};
+use crate::time::Clock;
 use crate::types::TopicName;
 
 pub use partition::{BatchReceipt, Partition, Scan};
@@ -77,7 +78,7 @@ impl TopicInner {
         usize::try_from(partition).ok().and_then(|p| self.slots.get(p)).ok_or_else(|| self.unknown(partition))
     }
 
-    fn unknown(&self, partition: i32) -> Error {
+    pub(crate) fn unknown(&self, partition: i32) -> Error {
         ErrorKind::UnknownPartition { topic: self.name.to_string(), partition, partitions: self.partitions() }
             .into()
     }
@@ -232,6 +233,10 @@ impl Topic {
     /// What it was created with; Kafka's defaults for a topic that a broker made.
     pub fn config(&self) -> &TopicConfig {
         &self.inner.config
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.context.clock)
     }
 
     /// One of its partitions.

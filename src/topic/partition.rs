@@ -1,5 +1,7 @@
 //! One partition's log in the user's hand: append, read, search, without producer or consumer.
 
+use std::ops::Range;
+
 use super::{Record, Topic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, ReadOptions, Records, SharedRecord};
@@ -16,9 +18,20 @@ pub struct BatchReceipt {
     /// The partition.
     pub partition: i32,
     /// The offsets they got.
-    pub offsets: std::ops::Range<Offset>,
+    pub offsets: Range<Offset>,
     /// What the records are safe from now.
     pub durability: Durability,
+}
+
+impl BatchReceipt {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        partition: i32,
+        offsets: Range<Offset>,
+        durability: Durability,
+    ) -> Self {
+        BatchReceipt { topic, partition, offsets, durability }
+    }
 }
 
 /// One partition's log, without producer or consumer.
@@ -50,7 +63,7 @@ impl Partition {
         Partition { topic, partition }
     }
 
-    fn log(&self) -> Result<Arc<Log>> {
+    pub(crate) fn log(&self) -> Result<Arc<Log>> {
         self.topic.inner.log(self.partition)
     }
 
@@ -104,7 +117,7 @@ impl Partition {
             }
         };
         let topic = self.topic.inner.name.shared();
-        Ok(BatchReceipt { topic, partition: self.partition, offsets, durability })
+        Ok(BatchReceipt::new(topic, self.partition, offsets, durability))
     }
 
     /// Reads committed records from `from` on, about `max_bytes` of them.
