@@ -34,7 +34,27 @@ pub(super) struct Flush {
     /// Whose batches the next leader appends first.
     sources: Mutex<Vec<Arc<dyn Source>>>,
     /// Who is told when the high watermark reaches an offset.
-    completions: Mutex<VecDeque<(Offset, Arc<dyn Completion>)>>,
+    completions: Mutex<Completions>,
+}
+
+#[derive(Default)]
+struct Completions {
+    queue: VecDeque<(Offset, Arc<dyn Completion>)>,
+    /// A thread is telling them.
+    running: bool,
+}
+
+impl Completions {
+    /// Takes out the first, if its fate is known.
+    fn next(&mut self, log: &Log) -> Option<(Arc<dyn Completion>, Result<Durability>)> {
+        let committed = log.high_watermark() >= self.queue.front()?.0;
+        let outcome = match log.failure() {
+            _ if committed => Ok(log.config.durability),
+            Some(failure) => Err(failure.clone()),
+            None => return None,
+        };
+        self.queue.pop_front().map(|(_, completion)| (completion, outcome))
+    }
 }
 
 impl std::fmt::Debug for Flush {
@@ -98,22 +118,23 @@ impl Log {
 
     /// Tells `completion` when everything below `end` is committed, or the log failed; at once if that is so.
     pub(crate) fn when_committed(&self, end: Offset, completion: Arc<dyn Completion>) {
-        self.flush.completions.lock().push_back((end, completion));
+        self.flush.completions.lock().queue.push_back((end, completion));
         self.run_completions();
     }
 
+    /// Tells those whose turn has come, in order: one thread at a time, which also tells what comes in meanwhile.
     pub(super) fn run_completions(&self) {
-        loop {
-            let outcome = self.failure().map_or(Ok(self.config.durability), |failure| Err(failure.clone()));
-            let committed = self.high_watermark();
-            let next = {
-                let mut completions = self.flush.completions.lock();
-                let due = completions.front().is_some_and(|(end, _)| *end <= committed || outcome.is_err());
-                if due { completions.pop_front() } else { None }
-            };
-            let Some((end, completion)) = next else { return };
-            completion.complete(if end <= committed { Ok(self.config.durability) } else { outcome });
+        let mut completions = self.flush.completions.lock();
+        if std::mem::replace(&mut completions.running, true) {
+            return;
         }
+        // Looked at with the queue locked: whoever moves the high watermark later comes here later.
+        while let Some((completion, outcome)) = completions.next(self) {
+            drop(completions);
+            completion.complete(outcome);
+            completions = self.flush.completions.lock();
+        }
+        completions.running = false;
     }
 
     /// Leadership, waited for until `deadline`.

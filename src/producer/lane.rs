@@ -16,6 +16,7 @@ use crate::log::{Completion, Log, PendingBatches};
 use crate::record::{BatchBuilder, Header, Sealed};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::topic::TopicInner;
+use crate::topic::partitioner::Sticky;
 use crate::types::{Acks, Durability, Offset};
 
 /// One producer's way to one partition.
@@ -99,31 +100,58 @@ impl Lane {
     }
 
     /// Puts a record into the open batch; the thread that fills a batch appends it.
+    ///
+    /// `sticky` comes with a record that may go elsewhere: it leaves this lane with the batch that is full, and a
+    /// record that does not fit is not taken (`None`).
     #[inline]
-    pub(super) fn send(self: &Arc<Self>, record: Incoming<'_>) -> Result<Delivery> {
+    pub(super) fn send(
+        self: &Arc<Self>,
+        record: Incoming<'_>,
+        sticky: Option<&Sticky>,
+    ) -> Result<Option<Delivery>> {
         let batch_size = self.shared.config.batch_size;
         let mut state = self.state.lock();
-        let open = match &mut state.open {
-            Some(open) if open.builder.bytes() + record.bytes <= batch_size => open,
-            _ => {
-                state = self.open_batch(state, record)?;
-                state.open.as_mut().ok_or(ErrorKind::Closed)?
+        let fits = |open: &OpenBatch| open.builder.bytes() + record.bytes <= batch_size;
+        if !state.open.as_ref().is_some_and(fits) {
+            if let (Some(sticky), true) = (sticky, state.open.is_some()) {
+                sticky.leave(self.partition.unsigned_abs());
+                self.close_batch(state);
+                return Ok(None);
             }
-        };
+            state = self.open_batch(state, record)?;
+        }
+        let open = state.open.as_mut().ok_or(ErrorKind::Closed)?;
         let index = open
             .builder
             .push(record.timestamp, record.key, record.value, record.headers)
             .map_err(Error::from)?;
         let delivery = open.cell.delivery(index, record.timestamp);
         if open.builder.bytes() >= batch_size {
-            let full = state.open.take();
-            state.full.extend(full);
+            if let Some(sticky) = sticky {
+                sticky.leave(self.partition.unsigned_abs());
+            }
+            self.close_batch(state);
+        } else if !state.full.is_empty() && !state.draining {
+            self.drain_full(state);
         }
-        if !state.full.is_empty() && !state.draining {
-            self.drain_locked(state);
-            self.log()?.bound_unsynced()?;
+        Ok(Some(delivery))
+    }
+
+    /// Queues the open batch and appends what is queued, unless somebody is at it.
+    #[cold]
+    fn close_batch(&self, mut state: MutexGuard<'_, State>) {
+        let full = state.open.take();
+        state.full.extend(full);
+        if !state.draining {
+            self.drain_full(state);
         }
-        Ok(delivery)
+    }
+
+    #[cold]
+    fn drain_full(&self, state: MutexGuard<'_, State>) {
+        self.drain_locked(state);
+        // The record was taken: a failed sync is told by its delivery, by `flush`, and by the next batch.
+        let _ = self.log().and_then(|log| log.bound_unsynced());
     }
 
     /// Puts a full open batch in the queue and opens the next, with memory for it.
@@ -133,6 +161,9 @@ impl Lane {
         mut state: MutexGuard<'s, State>,
         record: Incoming<'_>,
     ) -> Result<MutexGuard<'s, State>> {
+        if let Some(failure) = self.log()?.failure() {
+            return Err(failure.clone());
+        }
         let reserved_bytes =
             self.shared.config.batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
         if let Some(full) = state.open.take() {

@@ -48,6 +48,18 @@ struct TopicLanes {
     sticky: Sticky,
 }
 
+impl TopicLanes {
+    /// Sends a record that may go to any partition: none is left before its batch is full (L7).
+    #[inline]
+    fn send_anywhere(&self, record: Incoming<'_>) -> Result<Delivery> {
+        let here = || self.lanes.get(self.sticky.current() as usize).ok_or(ErrorKind::Closed);
+        match here()?.send(record, Some(&self.sticky))? {
+            Some(delivery) => Ok(delivery),
+            None => here()?.send(record, None)?.ok_or_else(|| ErrorKind::Closed.into()),
+        }
+    }
+}
+
 struct Core {
     shared: Arc<Shared>,
     topics: Arc<Topics>,
@@ -209,25 +221,22 @@ impl Core {
         }
         let lanes =
             self.by_topic.get_or_init(topic.index, || self.lanes_of(topic)).ok_or(ErrorKind::Closed)?;
+        let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());
+        let (key, value, headers) = (record.key, record.value, record.headers);
+        let incoming = Incoming { timestamp, key, value, headers, bytes };
         let partition = match (record.partition, record.key) {
             (Some(partition), _) => partition,
             _ if shared.config.partitioner.is_some() => self.ask_partitioner(topic, &record),
             (None, Some(key)) if !shared.config.partitioner_ignore_keys => {
                 partition_of(key, topic.partitions()) as i32
             }
-            (None, _) => lanes.sticky.next(bytes, shared.config.batch_size, topic.partitions()) as i32,
+            (None, _) => return lanes.send_anywhere(incoming),
         };
-        let Some(lane) = usize::try_from(partition).ok().and_then(|p| lanes.lanes.get(p)) else {
-            return Err(topic.unknown(partition));
-        };
-        let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());
-        lane.send(Incoming {
-            timestamp,
-            key: record.key,
-            value: record.value,
-            headers: record.headers,
-            bytes,
-        })
+        match usize::try_from(partition).ok().and_then(|p| lanes.lanes.get(p)) {
+            // Taken or refused: `None` is for records that may go elsewhere.
+            Some(lane) => lane.send(incoming, None)?.ok_or_else(|| ErrorKind::Closed.into()),
+            None => Err(topic.unknown(partition)),
+        }
     }
 
     fn ask_partitioner(&self, topic: &TopicInner, record: &Record<'_>) -> i32 {
