@@ -9,6 +9,8 @@ mod maintenance;
 mod meta;
 mod open;
 mod options;
+#[cfg(all(test, logstead_shuttle))]
+mod schedules;
 
 use std::any::Any;
 use std::collections::BTreeMap;
