@@ -239,8 +239,9 @@ impl Log {
         if self.closed.load(Ordering::Acquire) { Err(ErrorKind::Closed.into()) } else { Ok(()) }
     }
 
-    fn segment_config(config: &TopicConfig) -> SegmentConfig {
+    fn segment_config(config: &TopicConfig, contiguous: bool) -> SegmentConfig {
         SegmentConfig {
+            contiguous,
             index_interval_bytes: config.index_interval_bytes,
             segment_index_bytes: config.segment_index_bytes,
         }
