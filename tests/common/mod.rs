@@ -16,7 +16,7 @@ use logstead::{
 };
 
 /// Where the first segment is small enough for a workload to roll twice.
-pub(crate) const SEGMENT_BYTES: u64 = 16 * 1024;
+pub(crate) const SEGMENT_BYTES: u64 = 22 * 1024;
 
 /// A small generator of numbers (splitmix64): the same seed, the same run.
 #[derive(Clone, Debug)]
