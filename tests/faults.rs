@@ -3,13 +3,16 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::{
-    Random, append_one, check, in_parallel, manual, producer_config, seed, soak, telling, topic_config, value,
+    Random, append_one, check, in_parallel, manual, producer_config, prove, seed, soak, telling,
+    topic_config, value,
 };
 use logstead::{
-    Acks, Consumer, Durability, Error, ErrorKind, FaultKind, FaultOp, ManualClock, Record, SimDisk, Store,
+    Acks, Consumer, Durability, Error, ErrorKind, FaultKind, FaultOp, ManualClock, Partition, Record,
+    SimDisk, Store,
 };
 
 const DIR: &str = "/data";
@@ -20,18 +23,30 @@ struct Run {
     seed: u64,
     disk: SimDisk,
     clock: ManualClock,
-    sent: Vec<Vec<u8>>,
-    acked: usize,
+    /// Values that were sent to the one, by number.
+    sent: u64,
+    /// Offsets and numbers that were acknowledged.
+    acked: BTreeMap<usize, u64>,
     other_acked: usize,
-    /// Records that a consumer saw.
-    seen: usize,
+    /// Numbers that a consumer saw, by offset.
+    seen: Vec<u64>,
     errors: Vec<Error>,
+    other_errors: Vec<Error>,
 }
 
 impl Run {
     fn new(seed: u64) -> Run {
-        let (disk, clock) = (SimDisk::new(seed), ManualClock::new(1_700_000_000_000));
-        Run { seed, disk, clock, sent: Vec::new(), acked: 0, other_acked: 0, seen: 0, errors: Vec::new() }
+        Run {
+            seed,
+            disk: SimDisk::new(seed),
+            clock: ManualClock::new(1_700_000_000_000),
+            sent: 0,
+            acked: BTreeMap::new(),
+            other_acked: 0,
+            seen: Vec::new(),
+            errors: Vec::new(),
+            other_errors: Vec::new(),
+        }
     }
 
     fn open(&self, disk: &SimDisk) -> logstead::Result<Store> {
@@ -60,47 +75,29 @@ impl Run {
         let mut random = Random(self.seed);
         for _ in 0..COMMITS {
             let mut deliveries = Vec::new();
+            let poisoned = self.errors.iter().any(is_poisoned);
             for _ in 0..6 {
-                let value = value(self.seed, self.sent.len() as u64, 250 + random.below(400) as usize);
-                self.sent.push(value.clone());
+                let value = value(self.seed, self.sent, 250 + random.below(400) as usize);
                 match producer.send(Record::to(&topic).value(&value)) {
-                    Ok(delivery) => deliveries.push((self.sent.len() - 1, delivery)),
-                    Err(error) => {
-                        self.errors.push(error);
-                        self.sent.pop();
-                    }
+                    Ok(delivery) => deliveries.push((self.sent, delivery)),
+                    Err(error) => self.errors.push(error),
                 }
+                self.sent += 1;
             }
-            let poisoned = topic.partition(0).is_ok() && self.errors.iter().any(is_poisoned);
-            for (seq, delivery) in deliveries {
+            for (number, delivery) in deliveries {
                 match delivery.wait() {
                     Ok(receipt) => {
                         assert!(!poisoned, "acknowledged behind a failed sync");
-                        assert_eq!(receipt.offset, seq as i64);
-                        self.acked = seq + 1;
+                        self.acked.insert(receipt.offset as usize, number);
                     }
                     Err(error) => self.errors.push(error),
                 }
             }
-            if let Err(error) = store.maintain() {
-                self.errors.push(error);
-            }
+            let _ = store.maintain();
             self.clock.advance(Duration::from_millis(400));
             self.read(&mut consumer);
             self.write_other(store);
-            if !self.errors.is_empty() {
-                // What is behind a failure has other offsets: the workload's own count ends here.
-                let again = producer.send(Record::to(&topic).value("late")).and_then(|d| d.wait());
-                if self.errors.iter().any(is_poisoned) {
-                    assert!(
-                        again.is_err_and(|error| is_poisoned(&error)),
-                        "acknowledged behind a failed sync"
-                    );
-                }
-                break;
-            }
         }
-        // Closing the producer hands out nothing new.
         let _ = producer.close();
     }
 
@@ -110,9 +107,8 @@ impl Run {
                 Ok(records) if records.is_empty() => break,
                 Ok(records) => {
                     for record in &records {
-                        assert_eq!(record.offset(), self.seen as i64);
-                        assert_eq!(record.value(), self.sent.get(self.seen).map(Vec::as_slice));
-                        self.seen += 1;
+                        assert_eq!(record.offset(), self.seen.len() as i64);
+                        self.seen.push(prove(self.seed, record.value().unwrap()));
                     }
                 }
                 Err(error) => {
@@ -131,23 +127,57 @@ impl Run {
         match append {
             Ok(receipt) => {
                 assert_eq!(receipt.offsets.start, self.other_acked as i64);
+                assert!(!self.other_errors.iter().any(is_poisoned), "acknowledged behind a failed sync");
                 self.other_acked += 1;
             }
-            Err(error) => self.errors.push(error),
+            Err(error) => self.other_errors.push(error),
         }
     }
 
     /// Both partitions hold what was acknowledged, and what a consumer saw, and take more.
-    fn holds(&self, store: &Store, appends: bool) {
-        let end = check(&store.topic("t").unwrap().partition(0).unwrap(), &self.sent)
-            .unwrap_or_else(|error| panic!("{error}\n{}", store.recovery_report()));
-        assert!(end >= self.acked.max(self.seen), "{end} of {} acknowledged, {} seen", self.acked, self.seen);
+    fn holds(&self, store: &Store, kept: bool, appends: bool) {
+        let end = self.holds_written(store, kept);
         let other: Vec<_> = (0..=self.other_acked).map(|i| value(self.seed, i as u64, 40)).collect();
         let other_end = check(&store.topic("other").unwrap().partition(0).unwrap(), &other).unwrap();
         assert!(other_end >= self.other_acked, "{other_end} of {} of the other", self.other_acked);
         if appends {
-            append_one(store, "t", end, &value(self.seed, end as u64, 30));
+            append_one(store, "t", end, &value(self.seed, u64::MAX, 30));
             append_one(store, "other", other_end, b"more");
+        }
+    }
+
+    fn holds_written(&self, store: &Store, kept: bool) -> usize {
+        let partition = store.topic("t").unwrap().partition(0).unwrap();
+        let found = numbers(&partition, self.seed)
+            .unwrap_or_else(|error| panic!("{error}\n{}", store.recovery_report()));
+        assert!(found.is_sorted_by(|a, b| a < b), "out of order, or twice");
+        assert!(found.last().is_none_or(|last| *last < self.sent), "never sent");
+        if kept {
+            for (offset, number) in &self.acked {
+                assert_eq!(
+                    found.get(*offset),
+                    Some(number),
+                    "acknowledged at {offset}\n{}",
+                    store.recovery_report()
+                );
+            }
+            assert!(found.starts_with(&self.seen), "a consumer saw what is not there");
+        }
+        found.len()
+    }
+}
+
+/// The numbers of all values in a partition.
+fn numbers(partition: &Partition, seed: u64) -> logstead::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    loop {
+        let records = partition.read(numbers.len() as i64, 1 << 20)?;
+        if records.is_empty() {
+            return Ok(numbers);
+        }
+        for record in &records {
+            assert_eq!(record.offset(), numbers.len() as i64);
+            numbers.push(prove(seed, record.value().unwrap()));
         }
     }
 }
@@ -196,7 +226,7 @@ fn failed_sync(seed: u64, op: FaultOp, nth: u64, kind: FaultKind, sticky: bool) 
     let store = run.made(Durability::Disk);
     run.disk.fail_nth(op, nth, kind, sticky);
     run.write(&store);
-    for error in &run.errors {
+    for error in run.errors.iter().chain(&run.other_errors) {
         assert!(is_poisoned(error) || matches!(error.kind(), ErrorKind::Io { .. }), "{error}");
     }
     run.disk.clear_faults();
@@ -213,16 +243,16 @@ fn failed_sync(seed: u64, op: FaultOp, nth: u64, kind: FaultKind, sticky: bool) 
     assert!(sticky || poisoned.len() <= 1, "one failed sync, two partitions");
     // Reads of what is committed go on.
     let before = topic.partition(0).unwrap().high_watermark();
-    assert_eq!(check(&topic.partition(0).unwrap(), &run.sent).unwrap() as i64, before);
+    assert_eq!(run.holds_written(&store, true) as i64, before);
     // A power cut now.
-    run.holds(&run.open(&run.disk.crash(nth)).unwrap(), false);
+    run.holds(&run.open(&run.disk.crash(nth)).unwrap(), true, false);
     // The process dies, and what the cache shows is not what the device has.
-    run.holds(&run.open(&run.disk.kill()).unwrap(), true);
+    run.holds(&run.open(&run.disk.kill()).unwrap(), true, true);
     // Or the partition is taken back into service.
     for name in poisoned {
         store.recover(name, 0).unwrap();
     }
-    run.holds(&store, true);
+    run.holds(&store, true, true);
     store.close().unwrap();
     let store = run.open(&run.disk).unwrap();
     assert!(store.recovery_report().clean);
@@ -304,8 +334,8 @@ fn one_of_sweep(op: FaultOp, nth: u64, kind: FaultKind, sticky: bool, durability
         store.close()
     };
     untouched &= lived().is_ok();
-    untouched &= run.errors.is_empty();
-    for error in &run.errors {
+    untouched &= run.errors.is_empty() && run.other_errors.is_empty();
+    for error in run.errors.iter().chain(&run.other_errors) {
         assert!(!matches!(error.kind(), ErrorKind::Closed | ErrorKind::OffsetOutOfRange { .. }), "{error:?}");
     }
     // Opening with the fault still there: an error or a store, but no panic.
@@ -314,22 +344,17 @@ fn one_of_sweep(op: FaultOp, nth: u64, kind: FaultKind, sticky: bool, durability
     }
     run.disk.clear_faults();
     let lives = [run.disk.kill(), run.disk.crash(nth), run.disk.clone()];
-    let power_kept = if durability == Durability::Disk { (run.acked, run.seen) } else { (0, 0) };
     for (life, disk) in lives.iter().enumerate() {
         let store = run.open(disk).unwrap_or_else(|error| panic!("life {life}: {error}"));
         for topic in ["t", "other"] {
             if store.topic(topic).is_err() {
-                assert_eq!((run.acked, run.other_acked), (0, 0), "{topic} is gone");
+                assert!(run.acked.is_empty() && run.other_acked == 0, "{topic} is gone");
                 store.create_topic(topic, topic_config(durability)).unwrap();
             }
         }
-        let (acked, seen) = (run.acked, run.seen);
-        if life == 1 || (op == FaultOp::SyncData || op == FaultOp::Any) {
-            // A failed sync takes from the cache too what only the cache had.
-            (run.acked, run.seen) = power_kept;
-        }
-        run.holds(&store, true);
-        (run.acked, run.seen) = (acked, seen);
+        // A failed sync takes from the cache too what only the cache had.
+        let synced = matches!(op, FaultOp::SyncData | FaultOp::Any);
+        run.holds(&store, durability == Durability::Disk || (life != 1 && !synced), true);
         store.close().unwrap();
     }
     untouched
@@ -379,22 +404,11 @@ fn a_short_write_leaves_no_half_batch() {
             run.disk.fail_write_short(nth, FaultKind::NoSpace, written);
             run.write(&store);
             run.disk.clear_faults();
-            let end = topic_end(&store);
-            append_one(&store, "t", end, b"the same append succeeds");
-            run.sent.truncate(end);
-            run.sent.push(b"the same append succeeds".to_vec());
-            run.holds(&run.open(&run.disk.kill()).unwrap(), true);
+            run.holds(&run.open(&run.disk.kill()).unwrap(), true, true);
+            run.holds(&store, true, true);
             store.close().unwrap();
         }
     }
-}
-
-/// The end of what was written, all of it committed first.
-fn topic_end(store: &Store) -> usize {
-    let topic = store.topic("t").unwrap();
-    let partition = topic.partition(0).unwrap();
-    store.producer().unwrap().flush().unwrap();
-    partition.log_end_offset() as usize
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod read;
 mod records;
 mod recover;
 mod roll;
+mod transactions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,8 +39,9 @@ use crate::time::Clock;
 use crate::types::{Durability, Offset, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
-pub(crate) use flush::Source as PendingBatches;
+pub(crate) use flush::{Completion, Source as PendingBatches};
 pub(crate) use open::OpenHints;
+pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
 pub use recover::{PartitionReport, RecoveryEvent};
 
@@ -154,6 +156,7 @@ pub(crate) struct Log {
     committed_file: Option<Arc<dyn File>>,
     failure: OnceLock<Error>,
     closed: AtomicBool,
+    transactions: OnceLock<transactions::Transactions>,
     pub(crate) bells: Arc<Bells>,
     source: Arc<records::Source>,
 }
@@ -260,12 +263,30 @@ impl Log {
             Arc::clone(&tail.active)
         };
         self.sync_everything()?;
+        if let Some(file) = &self.committed_file {
+            // After a clean stop it is believed before the checkpoint, which has no checksum.
+            file.sync_data()?;
+        }
         active.end_index();
         active.sync_index()
     }
 
-    /// Takes no more appends and leaves the files as they are.
-    pub(crate) fn abandon(&self) {
+    /// Gives the files up to a log that is opened anew: commits what it can, and when this returns nobody writes to
+    /// them through this log any more. Those who still wait here are told.
+    pub(crate) fn abandon(self: &Arc<Self>) {
         self.closed.store(true, Ordering::Release);
+        {
+            let mut tail = self.tail.lock();
+            while tail.rolling {
+                self.rolled.wait(&mut tail);
+            }
+        }
+        let _ = self.sync_everything();
+        let _ = self.failure.set(ErrorKind::Closed.into());
+        // A leader that began before has its files still in hand.
+        drop(self.lead_until(None));
+        self.flush.forget_sources();
+        self.flush.wake_all();
+        self.bells.ring();
     }
 }

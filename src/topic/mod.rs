@@ -6,6 +6,7 @@
 //! - A log is opened at most once at a time; whoever asks while it is opened waits.
 
 pub(crate) mod catalog;
+mod partition;
 pub(crate) mod partitioner;
 mod record;
 mod registry;
@@ -15,11 +16,12 @@ use std::fmt;
 
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, Records, RecoveryEvent, SharedRecord};
-use crate::record::{BatchBuilder, Compression};
+use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent};
 use crate::sync::{Arc, RwLock};
-use crate::types::{Acks, Durability, Offset, TopicName};
+use crate::time::Clock;
+use crate::types::TopicName;
 
+pub use partition::{BatchReceipt, Partition, Scan};
 pub use record::{Record, To};
 pub(crate) use registry::Topics;
 
@@ -28,7 +30,8 @@ pub(crate) use registry::Topics;
 enum State {
     NotOpened(OpenHints),
     Open(Arc<Log>),
-    Damaged(Error),
+    /// With what is known of it, for when it is opened again.
+    Damaged(Error, OpenHints),
     /// A broker's topic of which this directory holds other partitions only.
     Absent,
     Closed(Option<Arc<Log>>),
@@ -48,7 +51,7 @@ pub(crate) struct TopicInner {
     pub(crate) index: usize,
     pub(crate) name: TopicName,
     pub(crate) config: TopicConfig,
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     slots: Vec<Slot>,
 }
 
@@ -76,7 +79,7 @@ impl TopicInner {
         usize::try_from(partition).ok().and_then(|p| self.slots.get(p)).ok_or_else(|| self.unknown(partition))
     }
 
-    fn unknown(&self, partition: i32) -> Error {
+    pub(crate) fn unknown(&self, partition: i32) -> Error {
         ErrorKind::UnknownPartition { topic: self.name.to_string(), partition, partitions: self.partitions() }
             .into()
     }
@@ -100,13 +103,13 @@ impl TopicInner {
         let mut state = slot.state.write();
         let hints = match &*state {
             State::Open(log) => return Ok((Arc::clone(log), None)),
-            State::Damaged(error) => return Err(error.clone()),
+            State::Damaged(error, _) => return Err(error.clone()),
             State::Absent => return Err(self.unknown(partition)),
             State::Closed(_) => return Err(ErrorKind::Closed.into()),
             State::NotOpened(hints) => hints.clone(),
         };
         let bells = Arc::clone(&slot.bells);
-        match Log::open(&self.context, &self.name, partition, &self.config, hints, bells) {
+        match Log::open(&self.context, &self.name, partition, &self.config, hints.clone(), bells) {
             Ok((log, events)) => {
                 *state = State::Open(Arc::clone(&log));
                 Ok((log, self.report(partition, events)))
@@ -121,7 +124,7 @@ impl TopicInner {
                             .into()
                     }
                 };
-                *state = State::Damaged(damaged.clone());
+                *state = State::Damaged(damaged.clone(), OpenHints { clean: false, ..hints });
                 Err(damaged)
             }
         }
@@ -133,11 +136,20 @@ impl TopicInner {
 
     /// Gives up the log of a partition and opens it anew from what the device holds.
     pub(crate) fn recover(&self, partition: i32) -> Result<Option<PartitionReport>> {
+        let open = match &*self.slot(partition)?.state.read() {
+            State::Open(log) => Some(Arc::clone(log)),
+            _ => None,
+        };
+        if let Some(log) = &open {
+            log.abandon();
+            // What it calls belongs to users: no lock is held.
+            log.run_completions();
+        }
         {
             let mut state = self.slot(partition)?.state.write();
             match &*state {
-                State::Open(log) => {
-                    log.abandon();
+                // Another call may have opened it anew meanwhile.
+                State::Open(log) if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, log)) => {
                     let hints = OpenHints {
                         recovery_point: Some(log.recovery_point()),
                         log_start: log.log_start_to_remember(),
@@ -146,8 +158,8 @@ impl TopicInner {
                     };
                     *state = State::NotOpened(hints);
                 }
-                State::Damaged(_) => *state = State::NotOpened(OpenHints::default()),
-                State::NotOpened(_) | State::Absent | State::Closed(_) => {}
+                State::Damaged(_, hints) => *state = State::NotOpened(hints.clone()),
+                State::Open(_) | State::NotOpened(_) | State::Absent | State::Closed(_) => {}
             }
         }
         self.open(partition).map(|(_, report)| report)
@@ -165,7 +177,7 @@ impl TopicInner {
     /// Whether no partition is damaged or poisoned.
     pub(crate) fn is_sound(&self) -> bool {
         self.slots.iter().all(|slot| match &*slot.state.read() {
-            State::Damaged(_) => false,
+            State::Damaged(..) => false,
             State::Open(log) | State::Closed(Some(log)) => log.failure().is_none(),
             State::NotOpened(_) | State::Absent | State::Closed(None) => true,
         })
@@ -175,7 +187,12 @@ impl TopicInner {
     pub(crate) fn set_damaged(&self, partition: i32, why: String) {
         if let Ok(slot) = self.slot(partition) {
             let topic = self.name.to_string();
-            *slot.state.write() = State::Damaged(ErrorKind::Damaged { topic, partition, why }.into());
+            let mut state = slot.state.write();
+            let hints = match &*state {
+                State::NotOpened(hints) => OpenHints { clean: false, ..hints.clone() },
+                _ => OpenHints::default(),
+            };
+            *state = State::Damaged(ErrorKind::Damaged { topic, partition, why }.into(), hints);
         }
     }
 
@@ -188,7 +205,13 @@ impl TopicInner {
                 let log = match &*state {
                     State::Open(log) => Some(Arc::clone(log)),
                     // Still to be seen: a damaged partition keeps the stop from counting as clean.
-                    State::Damaged(_) => continue,
+                    State::Damaged(..) => continue,
+                    // Nor does one that was not looked at after a crash, for lack of space or of descriptors.
+                    State::NotOpened(hints) if !hints.clean => {
+                        let hints = hints.clone();
+                        *state = State::Damaged(ErrorKind::Closed.into(), hints);
+                        continue;
+                    }
                     _ => None,
                 };
                 *state = State::Closed(log.clone());
@@ -233,159 +256,22 @@ impl Topic {
         &self.inner.config
     }
 
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.context.clock)
+    }
+
     /// One of its partitions.
     ///
     /// # Errors
     /// There is no such partition, or it is damaged, or the store is closed.
     pub fn partition(&self, partition: i32) -> Result<Partition> {
         self.inner.log(partition)?;
-        Ok(Partition { topic: self.clone(), partition })
+        Ok(Partition::new(self.clone(), partition))
     }
 }
 
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Topic").field("name", &self.name()).field("partitions", &self.partitions()).finish()
-    }
-}
-
-/// What became of the records of one batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BatchReceipt {
-    /// The partition.
-    pub partition: i32,
-    /// The offsets they got.
-    pub offsets: std::ops::Range<Offset>,
-    /// What the records are safe from now.
-    pub durability: Durability,
-}
-
-/// One partition's log, without producer or consumer.
-///
-/// ```
-/// use logstead::{Acks, Record, Store, TopicConfig};
-///
-/// let store = Store::in_memory()?;
-/// let topic = store.create_topic("events", TopicConfig::default())?;
-/// let partition = topic.partition(0)?;
-///
-/// let receipt = partition.append([Record::to(&topic).value("a"), Record::to(&topic).value("b")], None, Acks::All)?;
-/// assert_eq!(receipt.offsets, 0..2);
-///
-/// // Compare-and-append: somebody else was faster.
-/// let late = partition.append([Record::to(&topic).value("c")], Some(1), Acks::All);
-/// assert!(late.is_err());
-/// assert_eq!(partition.get(1)?.unwrap().record().value(), Some(b"b".as_slice()));
-/// # Ok::<(), logstead::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Partition {
-    topic: Topic,
-    partition: i32,
-}
-
-impl Partition {
-    fn log(&self) -> Result<Arc<Log>> {
-        self.topic.inner.log(self.partition)
-    }
-
-    /// The topic.
-    pub fn topic(&self) -> &Topic {
-        &self.topic
-    }
-
-    /// Its number.
-    pub fn number(&self) -> i32 {
-        self.partition
-    }
-
-    /// Appends records as one batch: all of them or none.
-    ///
-    /// With `expected_end` the append happens only if the log ends there (compare-and-append). The records' own
-    /// partition and topic are not looked at. Returns when `acks` says so.
-    ///
-    /// # Errors
-    /// [`ErrorKind::OffsetMismatch`] if the log ends elsewhere; [`ErrorKind::RecordTooLarge`]; [`ErrorKind::Full`]: in
-    /// these nothing was appended. [`ErrorKind::Poisoned`]: whether it was is not known.
-    pub fn append<'r>(
-        &self,
-        records: impl IntoIterator<Item = Record<'r>>,
-        expected_end: Option<Offset>,
-        acks: Acks,
-    ) -> Result<BatchReceipt> {
-        let now = self.topic.inner.context.clock.now_ms();
-        let mut builder = BatchBuilder::new(0);
-        for record in records {
-            builder
-                .push(record.timestamp_ms.unwrap_or(now), record.key, record.value, record.headers)
-                .map_err(Error::from)?;
-        }
-        if builder.is_empty() {
-            return Err(ErrorKind::InvalidRecord { why: "an append needs at least one" }.into());
-        }
-        let mut batch = [builder.seal(Compression::None, None, &mut Vec::new())?];
-        let log = self.log()?;
-        log.append(&mut batch, expected_end)?;
-        let header = batch[0].header();
-        let offsets = header.base_offset..header.next_offset();
-        let durability = match acks {
-            Acks::All => {
-                log.wait_committed(offsets.end, None)?;
-                log.durability()
-            }
-            Acks::None | Acks::Leader => {
-                log.bound_unsynced()?;
-                Durability::PageCache
-            }
-        };
-        Ok(BatchReceipt { partition: self.partition, offsets, durability })
-    }
-
-    /// Reads committed records from `from` on, about `max_bytes` of them.
-    ///
-    /// Whole batches are read, at least one if there is one; records before `from` are left out. At the end the
-    /// answer is empty. Go on at [`Records::next_offset`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`]; [`ErrorKind::Corrupt`], which says where reading can go on.
-    pub fn read(&self, from: Offset, max_bytes: usize) -> Result<Records> {
-        self.log()?.read(from, max_bytes)
-    }
-
-    /// The record at an offset; `None` where compaction removed it, or a transaction's marker lies.
-    ///
-    /// # Errors
-    /// As [`Partition::read`]; the end is out of range here.
-    pub fn get(&self, offset: Offset) -> Result<Option<SharedRecord>> {
-        self.log()?.get(offset)
-    }
-
-    /// The first record at least as young as a time, and its own time; `None` when all are older.
-    ///
-    /// # Errors
-    /// As [`Partition::read`].
-    pub fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<(Offset, i64)>> {
-        self.log()?.offset_for_time(timestamp_ms)
-    }
-
-    /// The first offset that can be read.
-    pub fn log_start_offset(&self) -> Offset {
-        self.log().map_or(-1, |log| log.log_start())
-    }
-
-    /// One behind the last committed record; -1 when the store is closed.
-    pub fn high_watermark(&self) -> Offset {
-        self.log().map_or(-1, |log| log.high_watermark())
-    }
-
-    /// One behind the last record that was written; -1 when the store is closed.
-    pub fn log_end_offset(&self) -> Offset {
-        self.log().map_or(-1, |log| log.log_end())
-    }
-
-    /// Bytes of its segments, as handed to the operating system.
-    pub fn size_bytes(&self) -> u64 {
-        self.log().map_or(0, |log| log.size_bytes())
     }
 }
