@@ -1,7 +1,8 @@
 //! Opening a partition: after a clean stop by trust, after any other by looking (reliability rules R1 to R5 and R7).
 //!
-//! What is proven to be synced (recovery point, `logstead-committed`) is not checked again here. Behind it every
-//! batch is, from the device and not from the cache, and the log ends before the first byte that is wrong.
+//! What is proven to be synced (recovery point, `logstead-committed`) is not checked again here, as far as the index
+//! reaches. Behind it every batch is, from the device and not from the cache, and the log ends before the first byte
+//! that is wrong.
 //!
 //! Invariants:
 //! - What recovery leaves is durable, names included, before anything of it is served.
@@ -325,7 +326,7 @@ impl Opening<'_> {
             {
                 return Ok(Walked { end: scan.position(), next_offset: expected, rotten, cut: true });
             }
-            let (position, why) = match scan.next(expected >= self.proven)? {
+            let (position, why) = match scan.next(true)? {
                 Step::End => return Ok(Walked { end: len, next_offset: expected, rotten, cut: false }),
                 Step::Batch { position, header } => {
                     match self.check_place(segment, &header, expected, next_base, after_gap) {
@@ -351,6 +352,7 @@ impl Opening<'_> {
             match judge(expected, self.proven, valid, self.window()) {
                 Verdict::Rot => {
                     rotten = true;
+                    segment.note_damage();
                     let why = why.to_string();
                     self.events.push(RecoveryEvent::Rot { file: segment.path(), position, why });
                     if scan.resync()?.is_none() {

@@ -69,12 +69,8 @@ impl Log {
             if records.next_offset().is_some() {
                 break;
             }
-            // Nothing there: a hole that compaction left, or records that are lost.
-            let resume_at = chosen.next_base.min(end);
-            if self.contiguous {
-                return Err(self.missing(&chosen, chosen.segment.visible(), at..resume_at));
-            }
-            at = resume_at;
+            // Nothing there: a hole that compaction left.
+            at = chosen.next_base.min(end);
         }
         Ok(records)
     }
@@ -115,8 +111,11 @@ impl Log {
             return Ok(None);
         }
         let mut at = chosen.segment.offset_before(timestamp)?.max(start);
-        while let Some(landing) = chosen.segment.find(at)?.filter(|landing| landing.header.base_offset < end)
-        {
+        while at < chosen.next_base.min(end) {
+            let Some(landing) = self.land(chosen, at)?.filter(|landing| landing.header.base_offset < end)
+            else {
+                break;
+            };
             let mut walk = self.walk(chosen, landing, start, end, ReadOptions::max_bytes(SEARCH_BYTES))?;
             walk.not_older_than = timestamp;
             while let Some(part) = walk.next(&mut Records::default())? {
@@ -154,8 +153,21 @@ impl Log {
         options: ReadOptions,
         records: &mut Records,
     ) -> Result<(), Fault> {
-        let Some(landing) = chosen.segment.find(from)? else { return Ok(()) };
+        let Some(landing) = self.land(chosen, from)? else { return Ok(()) };
         self.read_from(chosen, landing, from, end, options, records)
+    }
+
+    /// The batch to read `from` in. Where offsets have no gaps there is one that holds it.
+    fn land(&self, chosen: &Chosen, from: Offset) -> Result<Option<Landing>, Fault> {
+        let landing = chosen.segment.find(from)?;
+        let why = Invalid::Field { name: "base offset", why: "the records in front of it are missing" };
+        match &landing {
+            Some(landing) if self.contiguous && from < landing.header.base_offset => {
+                Err(Fault::Bytes { position: landing.position, why })
+            }
+            None if self.contiguous => Err(Fault::Bytes { position: chosen.segment.visible(), why }),
+            _ => Ok(landing),
+        }
     }
 
     fn read_from(

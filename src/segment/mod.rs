@@ -188,6 +188,8 @@ pub(crate) struct Segment {
     written: AtomicU64,
     visible: AtomicU64,
     sealed: AtomicBool,
+    /// The index was made stepping over damage: it does not know the times of what lies there.
+    damaged: AtomicBool,
     /// Bytes known to be on the device.
     synced: AtomicU64,
     /// Whether the directory entry is on the device.
@@ -232,6 +234,7 @@ impl Segment {
             written: AtomicU64::new(0),
             visible: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
             synced: AtomicU64::new(0),
             entry_synced: AtomicBool::new(true),
             created_ms: now_ms,
@@ -407,7 +410,11 @@ impl Segment {
     }
 
     /// The youngest timestamp of the segment, -1 when no record has one. Sealed segments answer from the index.
+    /// Of a damaged segment that is not known: the largest there can be.
     pub(crate) fn max_timestamp(&self) -> Result<i64, Fault> {
+        if self.damaged.load(Ordering::Acquire) {
+            return Ok(i64::MAX);
+        }
         if let Index::Growing(growing) = &*self.index.read() {
             return Ok(growing.max_timestamp);
         }
@@ -417,6 +424,9 @@ impl Segment {
             None if self.visible() == 0 => Ok(-1),
             _ => {
                 self.rebuild_index()?;
+                if self.damaged.load(Ordering::Acquire) {
+                    return Ok(i64::MAX);
+                }
                 Ok(self
                     .with_index(|_, times| time_index::last(times, self.base))?
                     .map_or(-1, |l| l.timestamp))
@@ -426,6 +436,9 @@ impl Segment {
 
     /// An offset at or before which no record is as young as `timestamp`, to start a search by time from.
     pub(crate) fn offset_before(&self, timestamp: i64) -> Result<Offset, Fault> {
+        if self.damaged.load(Ordering::Acquire) {
+            return Ok(self.base);
+        }
         let hint = self.with_index(|_, times| time_index::lookup(times, self.base, timestamp))?;
         match hint {
             None => Ok(self.base),
@@ -434,6 +447,9 @@ impl Segment {
             Some(_) if !self.sealed.load(Ordering::Acquire) => Ok(self.base),
             Some(_) => {
                 self.rebuild_index()?;
+                if self.damaged.load(Ordering::Acquire) {
+                    return Ok(self.base);
+                }
                 let again = self.with_index(|_, times| time_index::lookup(times, self.base, timestamp))?;
                 Ok(again.map_or(self.base, |entry| entry.offset))
             }
@@ -643,13 +659,15 @@ impl Segment {
         let mut scan = Scan::new(file.as_ref(), 0, self.visible());
         let mut order = Order::new(self.base, self.config.contiguous);
         loop {
-            match scan.next(false)? {
+            // Checked: a length that is wrong would hide what it steps over from every later search.
+            match scan.next(true)? {
                 Step::Batch { position, header } if order.takes(&header) => {
                     growing.note(position, &header, &self.config);
                     order.pass(&header);
                 }
                 Step::End => break,
                 step => {
+                    self.note_damage();
                     if let Step::Batch { position, .. } = step {
                         scan.reject(position);
                     }
@@ -783,6 +801,11 @@ impl Segment {
             Err(Fault::Bytes { .. }) => Ok(None),
             Err(Fault::Disk(error)) => Err(error),
         }
+    }
+
+    /// Notes that an index is made without some of the batches.
+    pub(crate) fn note_damage(&self) {
+        self.damaged.store(true, Ordering::Release);
     }
 
     /// Counts a batch that recovery found.
