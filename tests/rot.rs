@@ -210,3 +210,162 @@ fn any_flipped_bit_of_a_page_cache_topic_costs_at_most_its_batch_and_is_told() {
     flip_every_bit(Durability::PageCache, true);
     flip_every_bit(Durability::PageCache, false);
 }
+
+/// A copy of the sample with one file changed.
+fn with(sample: &Sample, file: &Path, change: impl FnOnce(&mut Vec<u8>)) -> SimDisk {
+    let disk = sample.disk.kill();
+    let mut bytes = disk.read_file(file).unwrap();
+    change(&mut bytes);
+    disk.write_file(file, bytes).unwrap();
+    disk
+}
+
+/// A copy of the sample without some files.
+fn without(sample: &Sample, gone: &[PathBuf]) -> SimDisk {
+    let disk = SimDisk::new(2);
+    for file in sample.files().iter().filter(|file| !gone.contains(file)) {
+        disk.write_file(file, sample.disk.read_file(file).unwrap()).unwrap();
+    }
+    disk
+}
+
+const LIVES: [(Durability, bool); 3] =
+    [(Durability::Disk, true), (Durability::Disk, false), (Durability::PageCache, true)];
+
+#[test]
+fn a_log_cut_at_any_length_is_told_and_what_is_left_is_read() {
+    let mut count = 0;
+    for (durability, clean) in LIVES {
+        let sample = Sample::new(durability, clean);
+        let mut cuts = Vec::new();
+        for (i, log) in sample.logs().into_iter().enumerate() {
+            let len = sample.disk.read_file(&log).unwrap().len();
+            cuts.extend((i..len).step_by(if soak() { 1 } else { 23 }).map(|to| (log.clone(), to)));
+        }
+        in_parallel(cuts.len(), |i| {
+            let (log, to) = &cuts[i];
+            let which = || format!("{durability}, clean {clean}, {} cut to {to}", log.display());
+            telling(which, || {
+                let disk = with(&sample, log, |bytes| bytes.truncate(*to));
+                let found = sample.holds(&disk, Some(log));
+                assert!(!found.lost.is_empty() && found.refused.is_none());
+            });
+        });
+        count += cuts.len();
+    }
+    eprintln!("{count} cuts");
+}
+
+#[test]
+fn an_index_or_small_file_of_any_length_or_none_costs_no_record() {
+    for (durability, clean) in LIVES {
+        let sample = Sample::new(durability, clean);
+        let others: Vec<_> = sample
+            .files()
+            .into_iter()
+            // Without its catalog, or the log's own mark of a clean stop, a store is another one.
+            .filter(|file| file.extension().is_none_or(|e| e != "log") && !file.ends_with("logstead-topics"))
+            .collect();
+        in_parallel(others.len(), |i| {
+            let file = &others[i];
+            telling(
+                || format!("{durability}, clean {clean}, {}", file.display()),
+                || {
+                    let found = sample.holds(&without(&sample, std::slice::from_ref(file)), None);
+                    assert_eq!(found.lost, [], "deleted");
+                    let len = sample.disk.read_file(file).unwrap().len();
+                    for to in 0..len {
+                        let found = sample.holds(&with(&sample, file, |bytes| bytes.truncate(to)), None);
+                        assert_eq!(found.lost, [], "cut to {to}\n{}", found.report);
+                    }
+                    for tail in [vec![0; 100], vec![0xa5; 37]] {
+                        let found = sample.holds(&with(&sample, file, |bytes| bytes.extend(tail)), None);
+                        assert_eq!(found.lost, [], "longer\n{}", found.report);
+                    }
+                },
+            );
+        });
+    }
+}
+
+#[test]
+fn tails_of_zeros_noise_or_old_batches_are_no_records() {
+    for (durability, clean) in LIVES {
+        let sample = Sample::new(durability, clean);
+        let logs = sample.logs();
+        let last = logs.last().unwrap();
+        let old = sample.disk.read_file(&logs[0]).unwrap()[..400].to_vec();
+        for tail in [vec![0; 5_000], vec![0xff; 100], vec![7; 61], old] {
+            let len = tail.len();
+            let found = sample.holds(&with(&sample, last, |bytes| bytes.extend(&tail)), None);
+            assert_eq!(found.lost, [], "{durability}, clean {clean}, {len} bytes more\n{}", found.report);
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_a_gap_that_is_told() {
+    for (durability, clean) in LIVES {
+        let sample = Sample::new(durability, clean);
+        let logs = sample.logs();
+        let base = |log: &Path| -> i64 { log.file_stem().unwrap().to_str().unwrap().parse().unwrap() };
+        for (i, log) in logs.iter().enumerate() {
+            let end = logs.get(i + 1).map_or(RECORDS as i64, |next| base(next));
+            for with_indexes in [false, true] {
+                let mut gone = vec![log.clone()];
+                if with_indexes {
+                    gone.extend([log.with_extension("index"), log.with_extension("timeindex")]);
+                }
+                let found = sample.holds(&without(&sample, &gone), None);
+                assert_eq!(
+                    found.lost,
+                    (base(log)..end).collect::<Vec<_>>(),
+                    "{}\n{}",
+                    log.display(),
+                    found.report
+                );
+            }
+        }
+        let found = sample.holds(&without(&sample, &logs), None);
+        assert_eq!(found.lost.len() as u64, RECORDS, "all of them\n{}", found.report);
+    }
+}
+
+#[test]
+fn a_segment_that_is_another_ones_copy_is_never_read_as_its_own() {
+    for (durability, clean) in LIVES {
+        let sample = Sample::new(durability, clean);
+        let logs = sample.logs();
+        for (to, from) in [(0, 1), (1, 0), (1, 2), (2, 1)] {
+            let bytes = sample.disk.read_file(&logs[from]).unwrap();
+            let found = sample.holds(&with(&sample, &logs[to], |old| *old = bytes), Some(&logs[to]));
+            assert!(
+                !found.lost.is_empty(),
+                "{durability}, clean {clean}: {from} over {to}\n{}",
+                found.report
+            );
+        }
+    }
+}
+
+#[test]
+fn left_overs_of_interrupted_operations_are_removed_and_strange_files_stay() {
+    let sample = Sample::new(Durability::Disk, true);
+    let disk = sample.disk.kill();
+    let dir = Path::new("/data/t-0");
+    let (ours, strange) = (
+        ["00000000000000000007.log.deleted", "00000000000000000007.index.cleaned"],
+        ["notes.txt", "00000000000000000007.bak", "quarantine-00000000000000000007-0", "x.log"],
+    );
+    for name in ours.iter().chain(&strange) {
+        disk.write_file(dir.join(name), b"x").unwrap();
+    }
+    assert_eq!(sample.holds(&disk, None).lost, []);
+    let files = disk.files();
+    for name in ours {
+        assert!(!files.contains(&dir.join(name)), "{name}");
+    }
+    for name in strange {
+        assert!(files.contains(&dir.join(name)), "{name}");
+    }
+}

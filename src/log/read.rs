@@ -91,6 +91,9 @@ impl Log {
         let mut at = self.log_start();
         while at < end {
             let Some(chosen) = self.segment_of(at) else { break };
+            if self.contiguous && at < chosen.segment.base() {
+                return Err(self.missing(&chosen, 0, at..chosen.segment.base().min(end)));
+            }
             match self.search_time(&chosen, at, end, timestamp) {
                 Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => at = chosen.next_base,
@@ -108,6 +111,10 @@ impl Log {
         timestamp: i64,
     ) -> Result<Option<(Offset, i64)>, Fault> {
         if chosen.segment.max_timestamp()? < timestamp {
+            if self.contiguous {
+                // None of its records is as young, if they are all there.
+                self.land(chosen, chosen.next_base.min(end) - 1)?;
+            }
             return Ok(None);
         }
         let mut at = chosen.segment.offset_before(timestamp)?.max(start);
