@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::hook::check_outside;
 use super::lane::Lane;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::Completion;
+use crate::log::{Completion, Log};
 use crate::sync::{Arc, AtomicI64, Mutex, OnceLock, Ordering};
 use crate::topic::BatchReceipt;
 use crate::types::{Acks, Durability, Offset};
@@ -37,6 +37,8 @@ pub(super) struct BatchCell {
     base_offset: AtomicI64,
     end_offset: AtomicI64,
     failure: OnceLock<Error>,
+    /// The log that took it: after a recovery another one gives the same offsets to other records.
+    log: OnceLock<Arc<Log>>,
     base_timestamp: i64,
     /// Timestamps too far from the first for a delivery's 32 bits.
     far_timestamps: Mutex<Vec<(u32, i64)>>,
@@ -52,6 +54,7 @@ impl BatchCell {
             base_offset: AtomicI64::new(PENDING),
             end_offset: AtomicI64::new(PENDING),
             failure: OnceLock::new(),
+            log: OnceLock::new(),
             base_timestamp,
             far_timestamps: Mutex::new(Vec::new()),
         }
@@ -69,7 +72,8 @@ impl BatchCell {
     }
 
     /// The batch was appended.
-    pub(super) fn appended(&self, offsets: Range<Offset>) {
+    pub(super) fn appended(&self, log: &Arc<Log>, offsets: Range<Offset>) {
+        let _ = self.log.set(Arc::clone(log));
         self.end_offset.store(offsets.end, Ordering::Relaxed);
         self.base_offset.store(offsets.start, Ordering::Release);
     }
@@ -147,10 +151,7 @@ impl Delivery {
         if lane.acks() == Acks::Leader {
             return Some(Ok(self.receipt(Some(offset), Durability::PageCache)));
         }
-        let log = match lane.log() {
-            Ok(log) => log,
-            Err(error) => return Some(Err(error)),
-        };
+        let Some(log) = self.cell.log.get() else { return Some(Err(ErrorKind::Closed.into())) };
         if log.high_watermark() > offset {
             return Some(Ok(self.receipt(Some(offset), log.durability())));
         }
@@ -165,7 +166,8 @@ impl Delivery {
             let in_time = match self.cell.base_offset() {
                 None => self.cell.lane.drive(deadline)?,
                 Some(base) => {
-                    self.cell.lane.log()?.wait_committed(base? + Offset::from(self.index) + 1, deadline)?
+                    let log = self.cell.log.get().ok_or(ErrorKind::Closed)?;
+                    log.wait_committed(base? + Offset::from(self.index) + 1, deadline)?
                 }
             };
             if !in_time {

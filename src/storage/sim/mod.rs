@@ -105,13 +105,7 @@ impl SimDisk {
     /// lost by a later power cut. This disk goes on undisturbed.
     pub fn kill(&self) -> SimDisk {
         let inner = self.0.lock();
-        let mut state = inner.state.clone();
-        let open: Vec<u64> = state.files.iter().filter(|(_, f)| f.handles > 0).map(|(id, _)| *id).collect();
-        for id in open {
-            state.file(id).handles = 0;
-            state.release(id);
-        }
-        let disk = SimDisk::with(state, inner.seed);
+        let disk = SimDisk::with(inner.state.killed(), inner.seed);
         disk.0.lock().capacity = inner.capacity;
         disk
     }
