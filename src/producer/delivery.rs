@@ -1,7 +1,6 @@
 //! What `send` gives back: a place in a batch, and the way to wait for it.
 
 use std::fmt;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::hook::check_outside;
@@ -72,10 +71,13 @@ impl BatchCell {
         Delivery { cell: Arc::clone(self), index, timestamp_delta }
     }
 
-    /// The batch was appended.
-    pub(super) fn appended(&self, offsets: Range<Offset>) {
-        self.end_offset.store(offsets.end, Ordering::Relaxed);
-        self.base_offset.store(offsets.start, Ordering::Release);
+    /// The batch was appended, as `header` says.
+    pub(super) fn appended(&self, header: &BatchHeader) {
+        if header.timestamp_type() == TimestampType::LogAppendTime {
+            self.append_time.store(header.max_timestamp, Ordering::Relaxed);
+        }
+        self.end_offset.store(header.next_offset(), Ordering::Relaxed);
+        self.base_offset.store(header.base_offset, Ordering::Release);
     }
 
     /// The batch was not appended.

@@ -269,7 +269,7 @@ impl Lane {
                 Ok(count) => {
                     for (cell, batch) in cells.iter().zip(&sealed).skip(done).take(count) {
                         appended_end = batch.header().next_offset();
-                        cell.appended(batch.header().base_offset..appended_end);
+                        cell.appended(batch.header());
                         if let Ok(log) = &log {
                             self.tell(log, cell, appended_end);
                         }
