@@ -20,6 +20,8 @@ mod read;
 mod records;
 mod recover;
 mod roll;
+#[cfg(test)]
+mod tests;
 mod transactions;
 
 use std::path::{Path, PathBuf};

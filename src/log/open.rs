@@ -19,6 +19,7 @@ use super::recover::{RecoveryEvent, Verdict, judge, set_aside, valid_behind};
 use super::{Bells, Context, Log, Tail, flush::Flush, records::Source};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::SEGMENT_BYTES_MAX;
 use crate::record::{BatchHeader, Invalid};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Scan, Segment, Step};
@@ -249,6 +250,12 @@ impl Opening<'_> {
         let mut leftovers = Vec::new();
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::File) {
             match SegmentFile::parse(&entry.name) {
+                Some(SegmentFile::Log(_)) if entry.len > SEGMENT_BYTES_MAX => {
+                    return Err(self.damaged(format!(
+                        "{} has {} bytes, more than a segment can have: restore it, or move it away",
+                        entry.name, entry.len
+                    )));
+                }
                 Some(SegmentFile::Log(base)) => logs.push((base, entry.len)),
                 Some(SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
                     indexes.push((base, entry.name.clone()));

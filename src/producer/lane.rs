@@ -55,6 +55,15 @@ struct OpenBatch {
     due: Duration,
 }
 
+/// What became of batches that were taken out of the lane.
+struct Appended {
+    /// One behind the last record, and the log that took it.
+    end: Option<(Arc<Log>, Offset)>,
+    failure: Option<Error>,
+    /// A buffer to go on with.
+    spare: Option<BatchBuilder>,
+}
+
 /// A record, taken apart, with what was computed of it on the way.
 #[derive(Clone, Copy)]
 pub(super) struct Incoming<'a> {
@@ -227,10 +236,10 @@ impl Lane {
             }
             let mut scratch = std::mem::take(&mut state.scratch);
             drop(state);
-            let (appended, failure, spare) = self.append(&mut batches, &mut scratch);
+            let Appended { end, failure, spare } = self.append(&mut batches, &mut scratch);
             state = self.state.lock();
             state.scratch = scratch;
-            if let Some((log, end)) = appended {
+            if let Some((log, end)) = end {
                 let before = state.appended.replace((Arc::clone(&log), end));
                 if let Some((old, end)) = before.filter(|(old, _)| !Arc::ptr_eq(old, &log))
                     && old.high_watermark() < end
@@ -250,11 +259,7 @@ impl Lane {
     }
 
     /// Seals and appends batches in order, and tells their deliveries.
-    fn append(
-        &self,
-        batches: &mut VecDeque<OpenBatch>,
-        scratch: &mut Vec<u8>,
-    ) -> (Option<(Arc<Log>, Offset)>, Option<Error>, Option<BatchBuilder>) {
+    fn append(&self, batches: &mut VecDeque<OpenBatch>, scratch: &mut Vec<u8>) -> Appended {
         let config = &self.shared.config;
         let mut failure = None;
         let mut appended = None;
@@ -279,7 +284,7 @@ impl Lane {
                     for (cell, batch) in cells.iter().zip(&sealed).skip(done).take(count) {
                         let end = batch.header().next_offset();
                         if let Ok(log) = &log {
-                            cell.appended(log, batch.header().base_offset..end);
+                            cell.appended(log, batch.header());
                             self.tell(log, cell, end);
                             appended = Some((Arc::clone(log), end));
                         }
@@ -297,7 +302,7 @@ impl Lane {
         }
         self.shared.release(freed_bytes);
         let spare = sealed.pop().map(|batch| BatchBuilder::from_buffer(batch.into_buffer()));
-        (appended, failure, spare)
+        Appended { end: appended, failure, spare }
     }
 
     fn fail(&self, cell: &Arc<BatchCell>, error: Error, failure: &mut Option<Error>) {

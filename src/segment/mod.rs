@@ -13,6 +13,8 @@
 pub(crate) mod name;
 mod offset_index;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod time_index;
 
 use std::path::{Path, PathBuf};
