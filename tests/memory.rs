@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test looks at its own process")]
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use logstead::{Acks, Durability, ProducerConfig, Record, Store, TopicConfig};
@@ -9,6 +10,9 @@ use logstead::{Acks, Durability, ProducerConfig, Record, Store, TopicConfig};
 const GB: u64 = 1_000_000_000;
 const RESIDENT_BYTES_MAX: u64 = 32 << 20;
 const VALUE_BYTES: usize = 1000;
+
+/// Memory is the whole process's: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Resident memory that no file stands behind: heap and stacks. Pages of maps do not count, the system takes them back.
 fn anonymous_bytes() -> u64 {
@@ -25,6 +29,7 @@ fn hold_to_limit(peak: &mut u64, when: &str) {
 
 /// Writes and reads `bytes`, and returns the most anonymous memory seen on the way.
 fn through(durability: Durability, acks: Acks, bytes: u64) -> u64 {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path().join("store")).unwrap();
     let topic = store.create_topic("t", TopicConfig::default().durability(durability)).unwrap();

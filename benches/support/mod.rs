@@ -43,6 +43,31 @@ pub fn temp_dir() -> TempDir {
     TempDir::with_prefix_in("logstead-bench-", root).unwrap()
 }
 
+/// The clock of the standard library: the crate's own asks the kernel's vDSO, which valgrind hides.
+#[derive(Debug)]
+struct StdClock(Instant);
+
+impl logstead::Clock for StdClock {
+    fn now_ms(&self) -> i64 {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |now| now.as_millis() as i64)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Opens a store with default options; `LOGSTEAD_BENCH_STD_CLOCK=1` is for runs under valgrind.
+fn open_store(dir: &Path) -> Store {
+    let mut options = Store::options();
+    if std::env::var_os("LOGSTEAD_BENCH_STD_CLOCK").is_some() {
+        options = options.clock(StdClock(Instant::now()));
+    }
+    options.open(dir).unwrap()
+}
+
 pub fn is_quick() -> bool {
     std::env::args().any(|arg| arg == "--quick")
 }
@@ -178,7 +203,7 @@ pub struct Bench {
 impl Bench {
     pub fn new(config: TopicConfig) -> Self {
         let dir = temp_dir();
-        let store = Store::open(dir.path().join("store")).unwrap();
+        let store = open_store(&dir.path().join("store"));
         let topic = store.create_topic(TOPIC, config).unwrap();
         Bench { topic, store, dir }
     }
@@ -194,7 +219,7 @@ impl Bench {
         let Bench { store, dir, topic } = self;
         drop(topic);
         store.close().unwrap();
-        let store = Store::open(dir.path().join("store")).unwrap();
+        let store = open_store(&dir.path().join("store"));
         let topic = store.topic(TOPIC).unwrap();
         Bench { topic, store, dir }
     }

@@ -56,7 +56,8 @@ impl Peer for CommitLog {
 
     fn get(&self, index: u64) -> usize {
         use ::commitlog::message::MessageSet;
-        let limit = ::commitlog::ReadLimit::max_bytes(1);
+        // A message must fit: 100 bytes and its head.
+        let limit = ::commitlog::ReadLimit::max_bytes(200);
         let messages = self.0.lock().unwrap().read(index, limit).unwrap();
         let message = messages.iter().next().unwrap();
         assert!(message.verify_hash());
@@ -173,12 +174,12 @@ pub fn wal_db(dir: &Path, _mode: Mode) -> Box<dyn Peer> {
 impl Peer for WalDb {
     fn append(&self, batch: &[&[u8]]) {
         for value in batch {
-            self.wal.append(value).unwrap();
+            let _lsn = self.wal.append(value).unwrap();
         }
     }
 
     fn append_durable(&self, value: &[u8]) {
-        self.wal.append_and_sync(value).unwrap();
+        let _lsn = self.wal.append_and_sync(value).unwrap();
     }
 
     fn scan(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! Compares logstead with other logs and stores, and writes what came out to `docs/benchmarks/`.
 //!
 //! ```text
-//! cargo run --release --manifest-path benches/peers/Cargo.toml -- all [--quick] [--rounds N] [PEER…]
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- all [--quick] [PEER…]
 //! ```
 //!
 //! Three rounds; in each, every workload runs on every peer in turn, each step in a process of its own. `--quick`

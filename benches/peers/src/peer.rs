@@ -52,14 +52,12 @@ pub struct About {
 
 #[derive(Clone, Copy)]
 pub struct Can {
-    /// Without: every append waits for the device, and the relaxed workloads say so.
-    pub relaxed: bool,
     pub durable: bool,
     pub scan: bool,
     pub get: bool,
 }
 
-const ALL: Can = Can { relaxed: true, durable: true, scan: true, get: true };
+const ALL: Can = Can { durable: true, scan: true, get: true };
 
 pub fn all() -> Vec<About> {
     let mut peers = vec![
@@ -133,7 +131,7 @@ pub fn all() -> Vec<About> {
             relaxed: "none: every append is synced",
             durable: "fdatasync, grouped",
             index: "dense in memory, and by type",
-            can: Can { relaxed: false, ..ALL },
+            can: ALL,
         },
         About {
             name: "okaywal",
@@ -142,7 +140,7 @@ pub fn all() -> Vec<About> {
             relaxed: "none: every commit is synced",
             durable: "fsync, shared",
             index: "none; reads only in recovery",
-            can: Can { relaxed: false, scan: false, get: false, ..ALL },
+            can: Can { scan: false, get: false, ..ALL },
         },
         About {
             name: "raft-engine",
