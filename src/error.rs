@@ -231,6 +231,14 @@ pub enum ErrorKind {
     /// Another thread woke the consumer.
     #[error("woken")]
     Woken,
+    /// A call from inside a delivery hook that would wait for the hook's own batch.
+    #[error(
+        "{call} was called from a delivery hook, where it would wait for itself: hand the work to another thread"
+    )]
+    WouldWaitForItself {
+        /// The call.
+        call: &'static str,
+    },
     /// The operating system refused.
     #[error("{op} {}: {kind}{}", path.display(), code.map(|c| format!(" (os error {c})")).unwrap_or_default())]
     Io {

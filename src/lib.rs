@@ -72,17 +72,17 @@ mod time;
 mod topic;
 mod types;
 
-pub use config::{AutoOffsetReset, ConsumerConfig, ProducerConfig, TopicConfig};
-pub use consumer::{Consumer, Waker};
+pub use config::{AutoOffsetReset, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig};
+pub use consumer::{Batches, Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{BatchRef, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord};
-pub use producer::{Delivery, Producer, Receipt};
+pub use producer::{Delivery, Producer, Receipt, Writer};
 pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
 pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
 pub use store::{Maintained, Maintenance, RecoveryReport, Store, StoreOptions};
 pub use time::{Clock, ManualClock, SystemClock};
-pub use topic::{BatchReceipt, Partition, Record, To, Topic};
+pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
 pub use types::{Acks, Compression, Durability, Offset, TimestampType};
 
 #[cfg(doctest)]

@@ -1,12 +1,17 @@
 //! Settings under Kafka's names and with Kafka's defaults; an exception says why.
+//!
+//! Every configuration is a value with builder methods, and can be set and listed by property name as well:
+//! `from_properties` refuses names it does not know, so a typing error is not a silent default.
 
 mod consumer;
 mod producer;
 mod topic;
 
-pub use consumer::{AutoOffsetReset, ConsumerConfig};
-pub use producer::ProducerConfig;
+pub use consumer::{AutoOffsetReset, ConsumerConfig, IsolationLevel};
+pub use producer::{Partitioner, ProducerConfig};
 pub use topic::TopicConfig;
+
+use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -17,4 +22,13 @@ fn check(good: bool, name: &'static str, value: impl ToString, why: &'static str
 
 fn invalid(name: &'static str, value: impl ToString, why: &'static str) -> Error {
     ErrorKind::InvalidConfig { name, value: value.to_string(), why }.into()
+}
+
+/// The value of a property, or the typed error.
+fn parse<T: FromStr>(name: &'static str, value: &str) -> Result<T> {
+    value.trim().parse().map_err(|_| invalid(name, value, "is not a value of this setting"))
+}
+
+fn unknown(name: &str) -> Error {
+    invalid("property", name, "is not known here")
 }

@@ -1,8 +1,11 @@
 //! How a producer gathers records into batches.
 
-use super::check;
+use std::fmt;
+
+use super::{check, invalid, parse, unknown};
 use crate::error::Result;
 use crate::limits::BATCH_BYTES_MAX;
+use crate::sync::Arc;
 use crate::types::{Acks, Compression};
 
 /// How a [`Producer`](crate::Producer) sends.
@@ -23,6 +26,35 @@ pub struct ProducerConfig {
     pub(crate) buffer_memory: usize,
     pub(crate) max_block_ms: u64,
     pub(crate) max_request_size: usize,
+    pub(crate) delivery_timeout_ms: u64,
+    pub(crate) partitioner_ignore_keys: bool,
+    pub(crate) partitioner: Option<SharedPartitioner>,
+}
+
+/// Chooses a partition for records that name none.
+///
+/// Called by the thread that sends, with no lock held. A number that is not a partition makes `send` fail.
+pub trait Partitioner: Send + Sync {
+    /// The partition for a record, 0 to `partitions` - 1.
+    fn partition(&self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, partitions: u32) -> i32;
+}
+
+/// A partitioner in a configuration: equal to itself only.
+#[derive(Clone)]
+pub(crate) struct SharedPartitioner(pub(crate) Arc<dyn Partitioner>);
+
+impl PartialEq for SharedPartitioner {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for SharedPartitioner {}
+
+impl fmt::Debug for SharedPartitioner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Partitioner")
+    }
 }
 
 impl Default for ProducerConfig {
@@ -36,6 +68,9 @@ impl Default for ProducerConfig {
             buffer_memory: 8 << 20,
             max_block_ms: 60_000,
             max_request_size: 1 << 20,
+            delivery_timeout_ms: 120_000,
+            partitioner_ignore_keys: false,
+            partitioner: None,
         }
     }
 }
@@ -103,6 +138,79 @@ impl ProducerConfig {
         self
     }
 
+    /// `delivery.timeout.ms`: the longest that `wait` waits, at least `linger.ms`. Default 120,000.
+    #[must_use]
+    pub fn delivery_timeout_ms(mut self, ms: u64) -> Self {
+        self.delivery_timeout_ms = ms;
+        self
+    }
+
+    /// `partitioner.ignore.keys`: spread records with a key as if they had none. Default false.
+    #[must_use]
+    pub fn partitioner_ignore_keys(mut self, ignore: bool) -> Self {
+        self.partitioner_ignore_keys = ignore;
+        self
+    }
+
+    /// `partitioner.class`: who chooses the partition of records that name none. Default: Kafka's built-in one, by
+    /// murmur2 of the key, and without a key one partition a batch.
+    #[must_use]
+    pub fn partitioner(mut self, partitioner: impl Partitioner + 'static) -> Self {
+        self.partitioner = Some(SharedPartitioner(Arc::new(partitioner)));
+        self
+    }
+
+    /// A configuration from properties by Kafka's names; what is not named keeps its default.
+    ///
+    /// ```
+    /// use logstead::{Acks, ProducerConfig};
+    ///
+    /// let config = ProducerConfig::from_properties([("acks", "1"), ("linger.ms", "20")])?;
+    /// assert_eq!(config, ProducerConfig::default().acks(Acks::Leader).linger_ms(20));
+    /// assert!(ProducerConfig::from_properties([("linger", "20")]).is_err());
+    /// # Ok::<(), logstead::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): an unknown name, a value that is none, or values
+    /// that contradict each other.
+    pub fn from_properties<'a>(properties: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        let mut config = ProducerConfig::default();
+        for (name, value) in properties {
+            config.set(name, value)?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let level = |name| -> Result<Option<i32>> { parse(name, value).map(Some) };
+        match name {
+            "acks" => {
+                self.acks = match value.trim() {
+                    "0" => Acks::None,
+                    "1" => Acks::Leader,
+                    "all" | "-1" => Acks::All,
+                    _ => return Err(invalid("acks", value, "is none of 0, 1, all")),
+                }
+            }
+            "compression.type" => self.compression = parse("compression.type", value)?,
+            "compression.zstd.level" => self.compression_level = level("compression.zstd.level")?,
+            "compression.gzip.level" => self.compression_level = level("compression.gzip.level")?,
+            "batch.size" => self.batch_size = parse("batch.size", value)?,
+            "linger.ms" => self.linger_ms = parse("linger.ms", value)?,
+            "buffer.memory" => self.buffer_memory = parse("buffer.memory", value)?,
+            "max.block.ms" => self.max_block_ms = parse("max.block.ms", value)?,
+            "max.request.size" => self.max_request_size = parse("max.request.size", value)?,
+            "delivery.timeout.ms" => self.delivery_timeout_ms = parse("delivery.timeout.ms", value)?,
+            "partitioner.ignore.keys" => {
+                self.partitioner_ignore_keys = parse("partitioner.ignore.keys", value)?
+            }
+            _ => return Err(unknown(name)),
+        }
+        Ok(())
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         check(self.batch_size <= BATCH_BYTES_MAX, "batch.size", self.batch_size, "must be at most 100 MiB")?;
         check(
@@ -117,6 +225,26 @@ impl ProducerConfig {
             self.buffer_memory,
             "must hold at least one batch (batch.size)",
         )?;
+        check(
+            self.delivery_timeout_ms >= self.linger_ms,
+            "delivery.timeout.ms",
+            self.delivery_timeout_ms,
+            "must be at least linger.ms",
+        )?;
+        check(
+            !(self.partitioner_ignore_keys && self.partitioner.is_some()),
+            "partitioner.ignore.keys",
+            true,
+            "contradicts a partitioner of your own, which sees the keys",
+        )?;
+        if let Some(level) = self.compression_level {
+            let (allowed, name) = match self.compression {
+                Compression::Gzip => (1..=9, "compression.gzip.level"),
+                Compression::Zstd => (-131_072..=22, "compression.zstd.level"),
+                _ => return Err(invalid("compression level", level, "only gzip and zstd have levels here")),
+            };
+            check(allowed.contains(&level), name, level, "gzip has 1 to 9, zstd -131072 to 22")?;
+        }
         self.compression.available()
     }
 }
@@ -130,5 +258,37 @@ mod tests {
         ProducerConfig::default().validate().unwrap();
         assert!(ProducerConfig::default().buffer_memory(100).validate().is_err());
         assert!(ProducerConfig::default().batch_size(usize::MAX).validate().is_err());
+        assert!(ProducerConfig::default().linger_ms(200_000).validate().is_err());
+        assert!(ProducerConfig::default().compression_level(3).validate().is_err());
+        for (name, value) in
+            [("acks", "2"), ("batch.size", "-1"), ("batch.sise", "1"), ("compression.type", "lz5")]
+        {
+            assert!(ProducerConfig::from_properties([(name, value)]).is_err(), "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn every_property_is_set_by_its_kafka_name() {
+        let config = ProducerConfig::from_properties([
+            ("acks", "all"),
+            ("compression.type", "none"),
+            ("batch.size", "1000"),
+            ("linger.ms", "7"),
+            ("buffer.memory", "5000"),
+            ("max.block.ms", "9"),
+            ("max.request.size", "800"),
+            ("delivery.timeout.ms", "70"),
+            ("partitioner.ignore.keys", "true"),
+        ])
+        .unwrap();
+        let same = ProducerConfig::default()
+            .batch_size(1_000)
+            .linger_ms(7)
+            .buffer_memory(5_000)
+            .max_block_ms(9)
+            .max_request_size(800)
+            .delivery_timeout_ms(70)
+            .partitioner_ignore_keys(true);
+        assert_eq!(config, same);
     }
 }

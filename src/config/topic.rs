@@ -1,6 +1,6 @@
 //! What a topic is made with; kept in the store's catalog under Kafka's property names.
 
-use super::{check, invalid};
+use super::{check, invalid, parse, unknown};
 use crate::error::Result;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, PARTITIONS_MAX, SEGMENT_BYTES_MAX, UNSYNCED_BYTES_MAX,
@@ -159,8 +159,8 @@ impl TopicConfig {
         check(self.flush_ms >= 1, "flush.ms", self.flush_ms, "must be at least 1")
     }
 
-    /// The settings as Kafka's (and two of our own) property names, in a fixed order.
-    pub(crate) fn to_properties(&self) -> Vec<(&'static str, String)> {
+    /// All settings by property name, in a fixed order: Kafka's names, and `logstead.durability`.
+    pub fn properties(&self) -> Vec<(&'static str, String)> {
         vec![
             ("num.partitions", self.partitions.to_string()),
             ("logstead.durability", self.durability.to_string()),
@@ -175,13 +175,23 @@ impl TopicConfig {
         ]
     }
 
+    /// A configuration from properties by Kafka's names; what is not named keeps its default.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): an unknown name, or a value that is none.
+    pub fn from_properties<'a>(properties: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        let mut config = TopicConfig::default();
+        for (name, value) in properties {
+            config.set(name, value)?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
     /// Sets one property by name; an unknown name is an error.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        fn number<T: std::str::FromStr>(name: &'static str, value: &str) -> Result<T> {
-            value.parse().map_err(|_| invalid(name, value, "is not a number in range"))
-        }
         match name {
-            "num.partitions" => self.partitions = number("num.partitions", value)?,
+            "num.partitions" => self.partitions = parse("num.partitions", value)?,
             "logstead.durability" => {
                 self.durability = match value {
                     "disk" => Durability::Disk,
@@ -189,13 +199,13 @@ impl TopicConfig {
                     _ => return Err(invalid("logstead.durability", value, "is neither disk nor page-cache")),
                 }
             }
-            "segment.bytes" => self.segment_bytes = number("segment.bytes", value)?,
-            "segment.ms" => self.segment_ms = number("segment.ms", value)?,
-            "segment.jitter.ms" => self.segment_jitter_ms = number("segment.jitter.ms", value)?,
-            "segment.index.bytes" => self.segment_index_bytes = number("segment.index.bytes", value)?,
-            "index.interval.bytes" => self.index_interval_bytes = number("index.interval.bytes", value)?,
-            "max.message.bytes" => self.max_message_bytes = number("max.message.bytes", value)?,
-            "flush.ms" => self.flush_ms = number("flush.ms", value)?,
+            "segment.bytes" => self.segment_bytes = parse("segment.bytes", value)?,
+            "segment.ms" => self.segment_ms = parse("segment.ms", value)?,
+            "segment.jitter.ms" => self.segment_jitter_ms = parse("segment.jitter.ms", value)?,
+            "segment.index.bytes" => self.segment_index_bytes = parse("segment.index.bytes", value)?,
+            "index.interval.bytes" => self.index_interval_bytes = parse("index.interval.bytes", value)?,
+            "max.message.bytes" => self.max_message_bytes = parse("max.message.bytes", value)?,
+            "flush.ms" => self.flush_ms = parse("flush.ms", value)?,
             "message.timestamp.type" => {
                 self.timestamp_type = match value {
                     "CreateTime" => TimestampType::CreateTime,
@@ -209,7 +219,7 @@ impl TopicConfig {
                     }
                 }
             }
-            _ => return Err(invalid("topic setting", name, "is not known")),
+            _ => return Err(unknown(name)),
         }
         Ok(())
     }
@@ -233,7 +243,7 @@ mod tests {
             .flush_ms(77)
             .timestamp_type(TimestampType::LogAppendTime);
         let mut read = TopicConfig::default();
-        for (name, value) in config.to_properties() {
+        for (name, value) in config.properties() {
             read.set(name, &value).unwrap();
         }
         assert_eq!(read, config);

@@ -2,16 +2,20 @@
 //!
 //! `poll` → a fair round over the partitions → `log` read (up to the high watermark) → [`Records`].
 
+mod position;
+
 use std::any::Any;
 use std::fmt;
+use std::task;
 use std::time::{Duration, Instant};
 
-use crate::config::{AutoOffsetReset, ConsumerConfig};
+use crate::config::ConsumerConfig;
 use crate::error::{ErrorKind, Result};
 use crate::log::{Bell, Log, Records};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::topic::{TopicInner, Topics};
 use crate::types::Offset;
+use position::Assigned;
 
 /// Reads records from partitions that it was assigned. One owner at a time; [`Consumer::waker`] is for the others.
 ///
@@ -41,28 +45,11 @@ pub struct Consumer {
     /// Whose turn is next.
     turn: usize,
     bell: Arc<Bell>,
+    /// The partitions count this consumer as asleep.
+    armed: bool,
     woken: Arc<AtomicBool>,
     /// Keeps the store open.
     _store: Arc<dyn Any + Send + Sync>,
-}
-
-#[derive(Debug)]
-struct Assigned {
-    topic: Arc<TopicInner>,
-    partition: i32,
-    /// The offset that comes next; `None`: as `auto.offset.reset` says.
-    position: Option<Offset>,
-}
-
-impl Assigned {
-    fn log(&self) -> Result<Arc<Log>> {
-        self.topic.log(self.partition)
-    }
-
-    /// Whether committed records lie behind the position.
-    fn has_more(&self) -> bool {
-        self.log().is_ok_and(|log| self.position.is_some_and(|position| log.high_watermark() > position))
-    }
 }
 
 /// Wakes a consumer that sits in [`Consumer::poll`]; cheap to clone, usable from any thread.
@@ -92,6 +79,7 @@ impl Consumer {
             assigned: Vec::new(),
             turn: 0,
             bell: Arc::default(),
+            armed: false,
             woken: Arc::default(),
             _store: store,
         }
@@ -102,22 +90,25 @@ impl Consumer {
     /// # Errors
     /// An unknown topic or partition; nothing is changed then.
     pub fn assign<'t>(&mut self, partitions: impl IntoIterator<Item = (&'t str, i32)>) -> Result<()> {
-        let mut assigned: Vec<Assigned> = Vec::new();
+        let mut wanted: Vec<(Arc<TopicInner>, i32)> = Vec::new();
         for (name, partition) in partitions {
             let topic = self.topics.get(name)?;
             topic.bells(partition)?;
-            let same = |other: &&Assigned| other.partition == partition && Arc::ptr_eq(&other.topic, &topic);
-            if assigned.iter().any(|other| same(&other)) {
-                continue;
+            if !wanted.iter().any(|(other, p)| *p == partition && Arc::ptr_eq(other, &topic)) {
+                wanted.push((topic, partition));
             }
-            let position = self.assigned.iter().find(same).and_then(|before| before.position);
-            assigned.push(Assigned { topic, partition, position });
         }
+        self.disarm();
         self.take_bells_off();
-        for partition in &assigned {
-            partition.topic.bells(partition.partition)?.hang(&self.bell);
+        let mut before = std::mem::take(&mut self.assigned);
+        for (topic, partition) in wanted {
+            topic.bells(partition)?.hang(&self.bell);
+            let same = before.iter().position(|a| a.partition == partition && Arc::ptr_eq(&a.topic, &topic));
+            self.assigned.push(match same {
+                Some(same) => before.swap_remove(same),
+                None => Assigned::new(topic, partition),
+            });
         }
-        self.assigned = assigned;
         self.turn = 0;
         Ok(())
     }
@@ -140,6 +131,24 @@ impl Consumer {
         self.assigned.iter().map(|a| (a.topic.name.as_str(), a.partition))
     }
 
+    /// Returns no records of a partition until [`Consumer::resume`]; its position stays.
+    ///
+    /// # Errors
+    /// The partition is not assigned.
+    pub fn pause(&mut self, topic: &str, partition: i32) -> Result<()> {
+        self.find(topic, partition)?.paused = true;
+        Ok(())
+    }
+
+    /// Returns records of a paused partition again.
+    ///
+    /// # Errors
+    /// The partition is not assigned.
+    pub fn resume(&mut self, topic: &str, partition: i32) -> Result<()> {
+        self.find(topic, partition)?.paused = false;
+        Ok(())
+    }
+
     /// Continues at `offset` in one partition.
     ///
     /// The offset is not looked at before the next `poll`.
@@ -147,7 +156,7 @@ impl Consumer {
     /// # Errors
     /// The partition is not assigned.
     pub fn seek(&mut self, topic: &str, partition: i32, offset: Offset) -> Result<()> {
-        self.find(topic, partition)?.position = Some(offset);
+        self.find(topic, partition)?.seek(offset);
         Ok(())
     }
 
@@ -186,7 +195,53 @@ impl Consumer {
         let reset = self.config.auto_offset_reset;
         let assigned = self.find(topic, partition)?;
         let log = assigned.log()?;
-        position_of(assigned, &log, reset)
+        assigned.position(&log, reset)
+    }
+
+    /// The first offset of each of these partitions, assigned or not.
+    ///
+    /// # Errors
+    /// An unknown topic or partition.
+    pub fn beginning_offsets<'t>(
+        &self,
+        partitions: impl IntoIterator<Item = (&'t str, i32)>,
+    ) -> Result<Vec<Offset>> {
+        self.ask(partitions, |log| Ok(log.log_start()))
+    }
+
+    /// One behind the last record that this consumer may see, for each of these partitions, assigned or not.
+    ///
+    /// # Errors
+    /// An unknown topic or partition.
+    pub fn end_offsets<'t>(
+        &self,
+        partitions: impl IntoIterator<Item = (&'t str, i32)>,
+    ) -> Result<Vec<Offset>> {
+        self.ask(partitions, |log| log.read_end(self.config.isolation_level))
+    }
+
+    /// The first record at least as young as a time, and its own time, for each of these partitions, assigned or
+    /// not; `None` where all are older.
+    ///
+    /// # Errors
+    /// An unknown topic or partition; damage on the way.
+    pub fn offsets_for_times<'t>(
+        &self,
+        times: impl IntoIterator<Item = (&'t str, i32, i64)>,
+    ) -> Result<Vec<Option<(Offset, i64)>>> {
+        let search = |(name, partition, time)| self.topics.get(name)?.log(partition)?.offset_for_time(time);
+        times.into_iter().map(search).collect()
+    }
+
+    fn ask<'t>(
+        &self,
+        partitions: impl IntoIterator<Item = (&'t str, i32)>,
+        what: impl Fn(&Arc<Log>) -> Result<Offset>,
+    ) -> Result<Vec<Offset>> {
+        partitions
+            .into_iter()
+            .map(|(name, partition)| what(&self.topics.get(name)?.log(partition)?))
+            .collect()
     }
 
     /// A handle that wakes this consumer.
@@ -196,60 +251,139 @@ impl Consumer {
 
     /// Records behind the positions, which move behind them; empty when none came within `timeout`.
     ///
-    /// About `fetch.max.bytes` are returned, in whole batches, and at least one record if there is one. While records
-    /// are written and not committed yet, a `poll` that has nothing else to return commits them.
+    /// At most `max.poll.records` records and about `fetch.max.bytes` are returned, and at least one if there is one,
+    /// however large. While records are written and not committed yet, a `poll` that has nothing else to return
+    /// commits them.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`]: the position stays in front of the damage; seek to its `resume_at` to go on.
     /// [`ErrorKind::OffsetOutOfRange`] if `auto.offset.reset` is none. [`ErrorKind::Woken`], [`ErrorKind::Closed`].
     pub fn poll(&mut self, timeout: Duration) -> Result<Records> {
-        let deadline = Instant::now() + timeout;
+        let start = Instant::now();
+        let deadline = start + timeout;
+        let full_by = deadline.min(start + Duration::from_millis(self.config.fetch_max_wait_ms));
+        self.disarm();
+        let mut records = Records::default();
         loop {
-            if self.woken.swap(false, Ordering::SeqCst) {
+            if records.is_empty() && self.woken.swap(false, Ordering::SeqCst) {
                 return Err(ErrorKind::Woken.into());
             }
-            let records = self.fetch()?;
-            if !records.is_empty() {
+            self.gather(&mut records)?;
+            let until = if records.is_empty() { deadline } else { full_by };
+            if self.is_enough(&records) {
                 return Ok(records);
             }
-            if self.commit_pending(deadline)? {
+            if self.commit_pending(until)? {
                 continue;
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= until {
                 return Ok(records);
             }
-            self.sleep(deadline)?;
+            self.sleep(until)?;
         }
     }
 
-    /// One round over the partitions, starting with the one whose turn it is.
-    fn fetch(&mut self) -> Result<Records> {
+    /// As [`Consumer::poll`] for a task of an async runtime: never blocks on anything but reading files, and has the
+    /// task woken when there is more. Commits nothing: records become visible when whoever sent them waits, or after
+    /// `flush.ms`.
+    ///
+    /// # Errors
+    /// As [`Consumer::poll`].
+    pub fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> task::Poll<Result<Records>> {
+        self.disarm();
         let mut records = Records::default();
-        for _ in 0..self.assigned.len() {
-            let room = self.config.fetch_max_bytes.saturating_sub(records.stored_bytes());
-            if room == 0 {
+        loop {
+            if self.woken.swap(false, Ordering::SeqCst) {
+                return task::Poll::Ready(Err(ErrorKind::Woken.into()));
+            }
+            if let Err(error) = self.gather(&mut records) {
+                return task::Poll::Ready(Err(error));
+            }
+            if !records.is_empty() {
+                return task::Poll::Ready(Ok(records));
+            }
+            self.bell.wake_task(cx.waker());
+            if let Err(error) = self.arm() {
+                return task::Poll::Ready(Err(error));
+            }
+            if !self.has_news() {
+                return task::Poll::Pending;
+            }
+            self.disarm();
+        }
+    }
+
+    /// Blocks for batch after batch of records; ends when the [`Waker`] wakes it, or the store closes.
+    ///
+    /// ```
+    /// # use logstead::{Record, Store, TopicConfig};
+    /// # let store = Store::in_memory()?;
+    /// # store.create_topic("t", TopicConfig::default())?;
+    /// # let producer = store.producer()?;
+    /// # for value in ["a", "b", "stop"] { producer.send(Record::to("t").value(value))?; }
+    /// # producer.flush()?;
+    /// # let mut consumer = store.consumer()?;
+    /// # consumer.assign_all(["t"])?;
+    /// # consumer.seek_to_beginning()?;
+    /// let stop = consumer.waker();
+    /// let mut seen = 0;
+    /// for records in consumer.batches() {
+    ///     for record in &records? {
+    ///         seen += 1;
+    ///         if record.value() == Some(b"stop") {
+    ///             stop.wake();
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!(seen, 3);
+    /// # Ok::<(), logstead::Error>(())
+    /// ```
+    pub fn batches(&mut self) -> Batches<'_> {
+        Batches { consumer: self, done: false }
+    }
+
+    /// Whether a poll need not wait for more.
+    fn is_enough(&self, records: &Records) -> bool {
+        !records.is_empty()
+            && (records.stored_bytes() >= self.config.fetch_min_bytes
+                || records.len() >= self.config.max_poll_records)
+    }
+
+    /// One round over the partitions, starting with the one whose turn it is. A partition keeps its turn until what
+    /// was fetched of it is returned, so at most one fetch waits in memory.
+    fn gather(&mut self, records: &mut Records) -> Result<()> {
+        let partitions = self.assigned.len();
+        let mut visited = 0;
+        while visited < partitions {
+            let records_max = self.config.max_poll_records.saturating_sub(records.len());
+            let bytes_max = self.config.fetch_max_bytes.saturating_sub(records.stored_bytes());
+            if records_max == 0 || bytes_max == 0 {
                 break;
             }
-            let turn = self.turn % self.assigned.len();
-            self.turn = turn + 1;
+            let turn = self.turn % partitions;
             let Some(assigned) = self.assigned.get_mut(turn) else { break };
-            match fetch_one(
-                assigned,
-                room.min(self.config.max_partition_fetch_bytes),
-                self.config.auto_offset_reset,
-            ) {
+            let taken = if assigned.paused {
+                Ok(Records::default())
+            } else {
+                assigned.take(records_max, bytes_max, &self.config)
+            };
+            if assigned.paused || taken.is_err() || assigned.is_drained() {
+                self.turn = turn + 1;
+                visited += 1;
+            }
+            match taken {
                 Ok(more) => records.extend(more),
-                // What other partitions gave is not lost; this one says the same again when it is its turn.
+                // What others gave is not lost; this one says the same again when it is its turn.
                 Err(_) if !records.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(records)
+        Ok(())
     }
 
     /// Commits what assigned partitions hold above their high watermark. `true`: something may have come of it.
     fn commit_pending(&self, deadline: Instant) -> Result<bool> {
-        for assigned in &self.assigned {
+        for assigned in self.assigned.iter().filter(|assigned| !assigned.paused) {
             let log = assigned.log()?;
             let end = log.log_end();
             if log.high_watermark() < end && log.failure().is_none() {
@@ -259,31 +393,49 @@ impl Consumer {
         Ok(false)
     }
 
-    fn sleep(&self, deadline: Instant) -> Result<()> {
-        let each = |f: fn(&crate::log::Bells)| {
-            self.assigned.iter().try_for_each(|a| a.topic.bells(a.partition).map(|bells| f(bells)))
-        };
-        each(crate::log::Bells::sleep)?;
-        // A publisher that saw no sleeper has stored its high watermark before this look.
-        if !self.assigned.iter().any(Assigned::has_more) && !self.woken.load(Ordering::SeqCst) {
+    fn sleep(&mut self, deadline: Instant) -> Result<()> {
+        self.arm()?;
+        if !self.has_news() {
             self.bell.wait_until(deadline);
         }
-        each(crate::log::Bells::awake)?;
+        self.disarm();
         if self.topics.is_closed() { Err(ErrorKind::Closed.into()) } else { Ok(()) }
+    }
+
+    /// Announces a sleeper to every partition. A publisher that saw none has stored its high watermark before what
+    /// is looked at after this.
+    fn arm(&mut self) -> Result<()> {
+        self.armed = true;
+        self.assigned.iter().try_for_each(|a| a.topic.bells(a.partition).map(|bells| bells.sleep()))
+    }
+
+    fn disarm(&mut self) {
+        if std::mem::take(&mut self.armed) {
+            for assigned in &self.assigned {
+                if let Ok(bells) = assigned.topic.bells(assigned.partition) {
+                    bells.awake();
+                }
+            }
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        self.assigned.iter().any(|assigned| assigned.has_more(&self.config))
+            || self.woken.load(Ordering::SeqCst)
+            || self.topics.is_closed()
     }
 
     fn find(&mut self, topic: &str, partition: i32) -> Result<&mut Assigned> {
         self.assigned
             .iter_mut()
-            .find(|a| a.partition == partition && a.topic.name.as_str() == topic)
+            .find(|assigned| assigned.is(topic, partition))
             .ok_or_else(|| ErrorKind::NotAssigned { topic: topic.to_owned(), partition }.into())
     }
 
     fn seek_each(&mut self, position: impl Fn(&Arc<Log>) -> Result<Offset>) -> Result<()> {
-        let positions =
-            self.assigned.iter().map(|assigned| position(&assigned.log()?)).collect::<Result<Vec<_>>>()?;
+        let positions = self.assigned.iter().map(|a| position(&a.log()?)).collect::<Result<Vec<_>>>()?;
         for (assigned, position) in self.assigned.iter_mut().zip(positions) {
-            assigned.position = Some(position);
+            assigned.seek(position);
         }
         Ok(())
     }
@@ -299,6 +451,7 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        self.disarm();
         self.take_bells_off();
     }
 }
@@ -309,51 +462,29 @@ impl fmt::Debug for Consumer {
     }
 }
 
-fn fetch_one(assigned: &mut Assigned, max_bytes: usize, reset: AutoOffsetReset) -> Result<Records> {
-    let log = assigned.log()?;
-    let mut position = position_of(assigned, &log, reset)?;
-    loop {
-        let records = match log.read(position, max_bytes) {
-            Err(error) if matches!(error.kind(), ErrorKind::OffsetOutOfRange { .. }) => {
-                assigned.position = None;
-                match position_of(assigned, &log, reset) {
-                    Ok(again) if again != position => {
-                        position = again;
-                        continue;
-                    }
-                    _ => {
-                        assigned.position = Some(position);
-                        return Err(error);
-                    }
+/// Blocks for batch after batch: see [`Consumer::batches`].
+#[derive(Debug)]
+pub struct Batches<'c> {
+    consumer: &'c mut Consumer,
+    done: bool,
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Result<Records>;
+
+    fn next(&mut self) -> Option<Result<Records>> {
+        while !self.done {
+            match self.consumer.poll(LONG) {
+                Ok(records) if records.is_empty() => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Woken | ErrorKind::Closed) => {
+                    self.done = true
                 }
+                other => return Some(other),
             }
-            other => other?,
-        };
-        let Some(next) = records.next_offset() else { return Ok(records) };
-        position = next.max(position);
-        assigned.position = Some(position);
-        if !records.is_empty() {
-            return Ok(records);
         }
-        // Markers only: what follows them is what is asked for.
+        None
     }
 }
 
-fn position_of(assigned: &mut Assigned, log: &Log, reset: AutoOffsetReset) -> Result<Offset> {
-    if let Some(position) = assigned.position {
-        return Ok(position);
-    }
-    let position = match reset {
-        AutoOffsetReset::Earliest => log.log_start(),
-        AutoOffsetReset::Latest => log.high_watermark(),
-        AutoOffsetReset::None => {
-            return Err(ErrorKind::NoPosition {
-                topic: assigned.topic.name.to_string(),
-                partition: assigned.partition,
-            }
-            .into());
-        }
-    };
-    assigned.position = Some(position);
-    Ok(position)
-}
+/// How long one wait of [`Batches`] lasts; it is woken earlier.
+const LONG: Duration = Duration::from_secs(3_600);

@@ -23,10 +23,12 @@ impl Log {
                 batch.stamp_append_time(self.context.clock.now_ms());
             }
         }
-        let count = {
-            let mut tail = self.roomy_tail(batches, expected_end)?;
-            self.write(&mut tail, batches)?
-        };
+        let written =
+            self.roomy_tail(batches, expected_end).and_then(|mut tail| self.write(&mut tail, batches));
+        if self.failure().is_some() {
+            self.run_completions();
+        }
+        let count = written?;
         match self.config.durability {
             Durability::PageCache => {
                 self.bells.ring();

@@ -3,32 +3,54 @@
 //! The one who publishes stores the high watermark, then looks at a counter; the one who sleeps raises the counter,
 //! then looks at the high watermark. Both sequentially consistent: one of the two sees the other.
 
+use std::task;
 use std::time::Instant;
 
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, Weak};
 
-/// What a reader sleeps on.
+/// What a reader sleeps on: a thread, or a task of an async runtime.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
-    rung: Mutex<bool>,
+    state: Mutex<State>,
     ringing: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rung: bool,
+    task: Option<task::Waker>,
 }
 
 impl Bell {
     pub(crate) fn ring(&self) {
-        *self.rung.lock() = true;
+        let task = {
+            let mut state = self.state.lock();
+            state.rung = true;
+            state.task.take()
+        };
         self.ringing.notify_all();
+        // A runtime's code: with no lock held.
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 
     /// Sleeps until the bell is rung or the time is up; a ring before the call counts.
     pub(crate) fn wait_until(&self, deadline: Instant) {
-        let mut rung = self.rung.lock();
-        while !*rung {
-            if self.ringing.wait_until(&mut rung, deadline).timed_out() {
+        let mut state = self.state.lock();
+        while !state.rung {
+            if self.ringing.wait_until(&mut state, deadline).timed_out() {
                 break;
             }
         }
-        *rung = false;
+        state.rung = false;
+    }
+
+    /// Has the task woken by the next ring.
+    pub(crate) fn wake_task(&self, task: &task::Waker) {
+        let mut state = self.state.lock();
+        state.rung = false;
+        state.task = Some(task.clone());
     }
 }
 
@@ -65,7 +87,8 @@ impl Bells {
     /// Called after the high watermark was stored; free when nobody sleeps.
     pub(crate) fn ring(&self) {
         if self.sleeping.load(Ordering::SeqCst) > 0 {
-            for bell in self.bells.lock().iter().filter_map(Weak::upgrade) {
+            let hung: Vec<Arc<Bell>> = self.bells.lock().iter().filter_map(Weak::upgrade).collect();
+            for bell in hung {
                 bell.ring();
             }
         }

@@ -4,6 +4,7 @@
 //! end of the log, syncs, moves the high watermark there, gives leadership back and wakes the others, one of whom
 //! leads next with all that came in meanwhile.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Log, committed::Committed};
@@ -18,6 +19,11 @@ pub(crate) trait Source: Send + Sync {
     fn drain(&self);
 }
 
+/// Something that is told when its records are committed, or never will be. Called with no lock held.
+pub(crate) trait Completion: Send + Sync {
+    fn complete(&self, outcome: Result<Durability>);
+}
+
 /// Who leads, and what waits for the leader.
 #[derive(Default)]
 pub(super) struct Flush {
@@ -27,6 +33,28 @@ pub(super) struct Flush {
     sealed: Mutex<Vec<Arc<Segment>>>,
     /// Whose batches the next leader appends first.
     sources: Mutex<Vec<Arc<dyn Source>>>,
+    /// Who is told when the high watermark reaches an offset.
+    completions: Mutex<Completions>,
+}
+
+#[derive(Default)]
+struct Completions {
+    queue: VecDeque<(Offset, Arc<dyn Completion>)>,
+    /// A thread is telling them.
+    running: bool,
+}
+
+impl Completions {
+    /// Takes out the first, if its fate is known.
+    fn next(&mut self, log: &Log) -> Option<(Arc<dyn Completion>, Result<Durability>)> {
+        let committed = log.high_watermark() >= self.queue.front()?.0;
+        let outcome = match log.failure() {
+            _ if committed => Ok(log.config.durability),
+            Some(failure) => Err(failure.clone()),
+            None => return None,
+        };
+        self.queue.pop_front().map(|(_, completion)| (completion, outcome))
+    }
 }
 
 impl std::fmt::Debug for Flush {
@@ -61,6 +89,7 @@ impl Drop for Lead<'_> {
     fn drop(&mut self) {
         *self.log.flush.leading.lock() = false;
         self.log.flush.done.notify_all();
+        self.log.run_completions();
     }
 }
 
@@ -85,6 +114,27 @@ impl Log {
         }
         *leading = true;
         Some(Lead { log: self })
+    }
+
+    /// Tells `completion` when everything below `end` is committed, or the log failed; at once if that is so.
+    pub(crate) fn when_committed(&self, end: Offset, completion: Arc<dyn Completion>) {
+        self.flush.completions.lock().queue.push_back((end, completion));
+        self.run_completions();
+    }
+
+    /// Tells those whose turn has come, in order: one thread at a time, which also tells what comes in meanwhile.
+    pub(super) fn run_completions(&self) {
+        let mut completions = self.flush.completions.lock();
+        if std::mem::replace(&mut completions.running, true) {
+            return;
+        }
+        // Looked at with the queue locked: whoever moves the high watermark later comes here later.
+        while let Some((completion, outcome)) = completions.next(self) {
+            drop(completions);
+            completion.complete(outcome);
+            completions = self.flush.completions.lock();
+        }
+        completions.running = false;
     }
 
     /// Leadership, waited for until `deadline`.

@@ -20,24 +20,28 @@ mod read;
 mod records;
 mod recover;
 mod roll;
+mod transactions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The `.log` of a partition that never held a record.
-pub(crate) const FIRST_SEGMENT: &str = "00000000000000000000.log";
+/// The files of a partition that never held a record: a broker misses an index after a clean stop.
+pub(crate) fn first_segment_files() -> [String; 3] {
+    [name::log(0), name::offset_index(0), name::time_index(0)]
+}
 
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::segment::{Segment, SegmentConfig};
+use crate::segment::{Segment, SegmentConfig, name};
 use crate::storage::{File, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, Ordering, RwLock};
 use crate::time::Clock;
 use crate::types::{Durability, Offset, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
-pub(crate) use flush::Source as PendingBatches;
+pub(crate) use flush::{Completion, Source as PendingBatches};
 pub(crate) use open::OpenHints;
+pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
 pub use recover::{PartitionReport, RecoveryEvent};
 
@@ -152,6 +156,7 @@ pub(crate) struct Log {
     committed_file: Option<Arc<dyn File>>,
     failure: OnceLock<Error>,
     closed: AtomicBool,
+    transactions: OnceLock<transactions::Transactions>,
     pub(crate) bells: Arc<Bells>,
     source: Arc<records::Source>,
 }

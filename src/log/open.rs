@@ -118,6 +118,7 @@ impl Log {
             committed_file,
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
+            transactions: OnceLock::new(),
             bells,
             source: Arc::new(Source { topic: topic.shared(), partition }),
             config: config.clone(),

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::records::Part;
+use super::transactions::Transactions;
 use super::{Log, Records, SharedRecord};
+use crate::config::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BATCH_HEADER_BYTES;
 use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, verify_crc};
@@ -18,23 +20,50 @@ struct Chosen {
     next_base: Offset,
 }
 
+/// What a read is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadOptions {
+    /// About how much; at least one batch is read.
+    pub(crate) max_bytes: usize,
+    pub(crate) check_crcs: bool,
+    pub(crate) isolation_level: IsolationLevel,
+}
+
+impl ReadOptions {
+    pub(crate) fn max_bytes(max_bytes: usize) -> Self {
+        ReadOptions { max_bytes, check_crcs: true, isolation_level: IsolationLevel::ReadUncommitted }
+    }
+}
+
 impl Log {
-    /// Committed batches from the one that holds `from`, about `max_bytes` of them; at least one if there is one.
-    pub(crate) fn read(&self, from: Offset, max_bytes: usize) -> Result<Records> {
+    /// One behind the last record that a reader may see.
+    pub(crate) fn read_end(&self, isolation_level: IsolationLevel) -> Result<Offset> {
         let end = self.high_watermark();
+        Ok(match isolation_level {
+            IsolationLevel::ReadUncommitted => end,
+            IsolationLevel::ReadCommitted => {
+                self.transactions()?.last_stable_offset().map_or(end, |lso| lso.min(end))
+            }
+        })
+    }
+
+    /// Committed batches from the one that holds `from`; at least one if there is one.
+    pub(crate) fn read(&self, from: Offset, options: ReadOptions) -> Result<Records> {
+        let committed = self.high_watermark();
         let start = self.log_start();
-        if !(start..=end).contains(&from) {
-            return Err(self.out_of_range(from, start..end));
+        if !(start..=committed).contains(&from) {
+            return Err(self.out_of_range(from, start..committed));
         }
+        let end = self.read_end(options.isolation_level)?.min(committed);
         let mut records = Records::default();
         let mut at = from;
         while at < end {
             let Some(chosen) = self.segment_of(at) else { break };
-            match self.read_segment(&chosen, at, end, max_bytes, &mut records) {
+            match self.read_segment(&chosen, at, end, options, &mut records) {
                 Ok(()) => {}
                 Err(fault) => return Err(self.explain(&chosen, at, end, fault)),
             }
-            if records.stored_bytes() > 0 {
+            if records.next_offset().is_some() {
                 break;
             }
             // Nothing there: a hole that compaction left, or records that are lost.
@@ -58,7 +87,7 @@ impl Log {
         if offset == end {
             return Err(self.out_of_range(offset, self.log_start()..end));
         }
-        let records = self.read(offset, 1)?;
+        let records = self.read(offset, ReadOptions::max_bytes(1))?;
         Ok(records.iter().next().filter(|record| record.offset() == offset).map(|record| record.share()))
     }
 
@@ -90,9 +119,9 @@ impl Log {
         let mut at = chosen.segment.offset_before(timestamp)?.max(start);
         while let Some(landing) = chosen.segment.find(at)?.filter(|landing| landing.header.base_offset < end)
         {
-            let mut walk = self.walk(chosen, landing, start, end, SEARCH_BYTES)?;
+            let mut walk = self.walk(chosen, landing, start, end, ReadOptions::max_bytes(SEARCH_BYTES))?;
             walk.not_older_than = timestamp;
-            while let Some(part) = walk.next()? {
+            while let Some(part) = walk.next(&mut Records::default())? {
                 let mut records = Records::default();
                 records.push(part);
                 let young = records
@@ -124,20 +153,20 @@ impl Log {
         chosen: &Chosen,
         from: Offset,
         end: Offset,
-        max_bytes: usize,
+        options: ReadOptions,
         records: &mut Records,
     ) -> Result<(), Fault> {
         let Some(landing) = chosen.segment.find(from)? else { return Ok(()) };
         if landing.header.base_offset >= end {
             return Ok(());
         }
-        let mut walk = self.walk(chosen, landing, from, end, max_bytes)?;
+        let mut walk = self.walk(chosen, landing, from, end, options)?;
         loop {
-            match walk.next() {
+            match walk.next(records) {
                 Ok(Some(part)) => records.push(part),
                 Ok(None) => return Ok(()),
                 // What was good before the damage is given out; the next read starts at the damage.
-                Err(Fault::Bytes { .. }) if records.stored_bytes() > 0 => return Ok(()),
+                Err(Fault::Bytes { .. }) if records.next_offset().is_some() => return Ok(()),
                 Err(fault) => return Err(fault),
             }
         }
@@ -150,12 +179,28 @@ impl Log {
         landing: Landing,
         from: Offset,
         end: Offset,
-        max_bytes: usize,
+        options: ReadOptions,
     ) -> Result<Walk<'l>, Fault> {
-        let want = max_bytes.max(landing.header.size()) as u64;
+        let want = options.max_bytes.max(landing.header.size()) as u64;
         let region = chosen.segment.read(landing.position, want)?;
         let expected = landing.expected_base;
-        Ok(Walk { log: self, chosen, from, end, region, at: 0, landing, expected, not_older_than: i64::MIN })
+        let transactions = match options.isolation_level {
+            IsolationLevel::ReadUncommitted => None,
+            IsolationLevel::ReadCommitted => Some(self.transactions()?),
+        };
+        Ok(Walk {
+            log: self,
+            chosen,
+            from,
+            end,
+            check_crcs: options.check_crcs,
+            transactions,
+            region,
+            at: 0,
+            landing,
+            expected,
+            not_older_than: i64::MIN,
+        })
     }
 
     fn out_of_range(&self, requested: Offset, valid: Range<Offset>) -> Error {
@@ -197,7 +242,8 @@ const SEARCH_BYTES: usize = 256 * 1024;
 
 enum Step {
     Part(Part),
-    LeftOut,
+    /// Checked and not given out; reading goes on at this offset.
+    LeftOut(Offset),
     End,
 }
 
@@ -207,6 +253,9 @@ struct Walk<'l> {
     chosen: &'l Chosen,
     from: Offset,
     end: Offset,
+    check_crcs: bool,
+    /// Whose records do not count, when that is asked for.
+    transactions: Option<&'l Transactions>,
     region: Region,
     at: usize,
     landing: Landing,
@@ -217,11 +266,12 @@ struct Walk<'l> {
 }
 
 impl Walk<'_> {
-    fn next(&mut self) -> Result<Option<Part>, Fault> {
+    /// The next batch; `records` is told of those that are left out.
+    fn next(&mut self, records: &mut Records) -> Result<Option<Part>, Fault> {
         loop {
             match self.step()? {
                 Step::Part(part) => return Ok(Some(part)),
-                Step::LeftOut => {}
+                Step::LeftOut(next) => records.pass(next),
                 Step::End => return Ok(None),
             }
         }
@@ -241,12 +291,15 @@ impl Walk<'_> {
         self.check_place(&header).map_err(fault)?;
         let size = header.size();
         let Some(batch) = rest.get(..size) else { return self.ends_short(rest.len(), size) };
-        verify_crc(batch, &header).map_err(fault)?;
+        if self.check_crcs {
+            verify_crc(batch, &header).map_err(fault)?;
+        }
         let start = self.at;
         self.at += size;
         self.expected = Some(header.next_offset());
-        if header.max_timestamp < self.not_older_than {
-            return Ok(Step::LeftOut);
+        let aborted = self.transactions.is_some_and(|transactions| transactions.is_aborted(&header));
+        if header.max_timestamp < self.not_older_than || aborted {
+            return Ok(Step::LeftOut(header.next_offset()));
         }
         let section = if header.compression() == Compression::None {
             self.region.slice(start + BATCH_HEADER_BYTES..start + size)

@@ -17,39 +17,73 @@ pub(crate) struct Source {
     pub(crate) partition: i32,
 }
 
-/// One checked batch, from `from` on.
+/// One checked batch, or a run of its records.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     source: Arc<Source>,
     header: BatchHeader,
     /// The records, unpacked.
     section: Region,
-    from: Offset,
+    /// Where in the section the run begins, and how many records it has.
+    start: u32,
+    len: u32,
+    /// Where reading goes on behind the run.
+    next: Offset,
 }
 
 impl Part {
+    /// The records of a batch from offset `from` on.
     pub(crate) fn new(source: &Arc<Source>, header: BatchHeader, section: Region, from: Offset) -> Self {
-        Part { source: Arc::clone(source), header, section, from }
+        let (next, len) = (header.next_offset(), u32::try_from(header.count).unwrap_or(0));
+        let part = Part { source: Arc::clone(source), header, section, start: 0, len, next };
+        if from <= part.header.base_offset { part } else { part.split(|record| record.offset() < from).1 }
     }
 
-    /// How many records a reader sees of it.
-    fn visible_count(&self) -> usize {
-        if self.header.is_control() {
-            0
-        } else if self.from <= self.header.base_offset {
-            usize::try_from(self.header.count).unwrap_or(0)
-        } else {
-            self.iter().count()
+    /// The run of records up to the first that does not satisfy `in_front`, and the run of the others.
+    fn split(self, mut in_front: impl FnMut(&RecordRef<'_>) -> bool) -> (Part, Part) {
+        let mut records = RecordIter::new(self.bytes());
+        let (mut count, mut rest, mut next) = (0, records.rest().len(), self.next);
+        while count < self.len
+            && let Some(raw) = records.next()
+        {
+            let record = RecordRef { part: &self, raw };
+            if !in_front(&record) {
+                next = record.offset();
+                break;
+            }
+            count += 1;
+            rest = records.rest().len();
         }
+        // A section is smaller than a batch may be, which fits.
+        let behind = self.section.len() - rest;
+        let start = u32::try_from(behind).unwrap_or(u32::MAX);
+        let back = Part { start, len: self.len - count, ..self.clone() };
+        (Part { len: count, next, ..self }, back)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.section.bytes().get(self.start as usize..).unwrap_or_default()
+    }
+
+    /// A piece of the section that owns it.
+    #[cfg(feature = "bytes")]
+    fn shared_bytes(&self, piece: &[u8]) -> bytes::Bytes {
+        bytes::Bytes::from_owner(self.section.clone()).slice_ref(piece)
+    }
+
+    fn visible_len(&self) -> usize {
+        if self.header.is_control() { 0 } else { self.len as usize }
     }
 
     fn iter(&self) -> PartIter<'_> {
-        PartIter { part: self, records: RecordIter::new(self.section.bytes()) }
+        PartIter { part: self, left: self.len, records: RecordIter::new(self.bytes()) }
     }
 }
 
+#[derive(Clone)]
 struct PartIter<'a> {
     part: &'a Part,
+    left: u32,
     records: RecordIter<'a>,
 }
 
@@ -58,12 +92,8 @@ impl<'a> Iterator for PartIter<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<RecordRef<'a>> {
-        loop {
-            let record = RecordRef { part: self.part, raw: self.records.next()? };
-            if record.offset() >= self.part.from {
-                return Some(record);
-            }
-        }
+        self.left = self.left.checked_sub(1)?;
+        Some(RecordRef { part: self.part, raw: self.records.next()? })
     }
 }
 
@@ -88,19 +118,59 @@ pub struct Records {
     parts: Vec<Part>,
     len: usize,
     bytes: usize,
+    next: Option<Offset>,
 }
 
 impl Records {
     pub(crate) fn push(&mut self, part: Part) {
-        self.len += part.visible_count();
+        self.len += part.visible_len();
         self.bytes += part.header.size();
+        self.next = Some(part.next);
         self.parts.push(part);
+    }
+
+    /// Notes that reading goes on at `next`, for batches that are not given out.
+    pub(crate) fn pass(&mut self, next: Offset) {
+        self.next = Some(next);
     }
 
     pub(crate) fn extend(&mut self, other: Records) {
         self.len += other.len;
         self.bytes += other.bytes;
+        self.next = other.next.or(self.next);
         self.parts.extend(other.parts);
+    }
+
+    /// Takes the first `count` records out.
+    pub(crate) fn take_front(&mut self, count: usize) -> Records {
+        if count >= self.len {
+            return std::mem::take(self);
+        }
+        let mut front = Records::default();
+        let end = self.next;
+        let mut parts = std::mem::take(self).parts.into_iter();
+        for part in parts.by_ref() {
+            let room = count - front.len;
+            if part.visible_len() <= room {
+                front.push(part);
+                continue;
+            }
+            let mut taken = 0;
+            let (here, back) = part.split(|_| {
+                taken += 1;
+                taken <= room
+            });
+            if here.len > 0 {
+                front.push(here);
+            }
+            self.push(back);
+            break;
+        }
+        for part in parts {
+            self.push(part);
+        }
+        self.next = end;
+        front
     }
 
     /// Bytes of the batches as stored.
@@ -118,9 +188,35 @@ impl Records {
         self.len == 0
     }
 
-    /// The records in order of each partition.
+    /// The records, in order within each partition.
     pub fn iter(&self) -> RecordsIter<'_> {
         RecordsIter { parts: self.parts.iter(), current: None }
+    }
+
+    /// The records by partition: name, number, and the records that were read from there together.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use logstead::{Record, Store, TopicConfig};
+    /// # let store = Store::in_memory()?;
+    /// # store.create_topic("t", TopicConfig::default().partitions(2))?;
+    /// # let producer = store.producer()?;
+    /// # for p in [0, 1, 1] { producer.send(Record::to("t").partition(p).value("v"))?; }
+    /// # producer.flush()?;
+    /// # let mut consumer = store.consumer()?;
+    /// # consumer.assign_all(["t"])?;
+    /// # consumer.seek_to_beginning()?;
+    /// let records = consumer.poll(Duration::ZERO)?;
+    /// let counts: Vec<_> = records.by_partition().map(|(topic, p, records)| (topic, p, records.count())).collect();
+    /// assert_eq!(counts, [("t", 0, 1), ("t", 1, 2)]);
+    /// # Ok::<(), logstead::Error>(())
+    /// ```
+    pub fn by_partition(&self) -> impl Iterator<Item = (&str, i32, RecordsIter<'_>)> {
+        self.parts.chunk_by(|a, b| Arc::ptr_eq(&a.source, &b.source)).filter_map(|parts| {
+            let first = parts.first()?;
+            let records = RecordsIter { parts: parts.iter(), current: None };
+            Some((&*first.source.topic, first.source.partition, records))
+        })
     }
 
     /// The batches that were read, markers of transactions among them: for tools that look at the log itself.
@@ -128,9 +224,9 @@ impl Records {
         self.parts.iter().map(BatchRef)
     }
 
-    /// Where reading goes on, when all batches are of one partition: one behind the last of them.
+    /// Where a [`Partition::read`](crate::Partition::read) goes on behind these; `None` at the end of the log.
     pub fn next_offset(&self) -> Option<Offset> {
-        self.parts.last().map(|part| part.header.next_offset())
+        self.next
     }
 }
 
@@ -226,9 +322,21 @@ impl<'a> RecordRef<'a> {
 
     /// Keeps this one record without copying it; its batch stays pinned.
     pub fn share(&self) -> SharedRecord {
-        let mut part = self.part.clone();
-        part.from = self.offset();
-        SharedRecord { part }
+        let offset = self.offset();
+        let (_, from_here) = self.part.clone().split(|record| record.offset() < offset);
+        SharedRecord { part: from_here }
+    }
+
+    /// The value as [`bytes::Bytes`] that share the batch's memory.
+    #[cfg(feature = "bytes")]
+    pub fn value_bytes(&self) -> Option<bytes::Bytes> {
+        self.raw.value.map(|value| self.part.shared_bytes(value))
+    }
+
+    /// The key as [`bytes::Bytes`] that share the batch's memory.
+    #[cfg(feature = "bytes")]
+    pub fn key_bytes(&self) -> Option<bytes::Bytes> {
+        self.raw.key.map(|key| self.part.shared_bytes(key))
     }
 }
 

@@ -1,11 +1,15 @@
 //! What `send` gives back: a place in a batch, and the way to wait for it.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::hook::check_outside;
 use super::lane::Lane;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::Completion;
 use crate::sync::{Arc, AtomicI64, Mutex, OnceLock, Ordering};
+use crate::topic::BatchReceipt;
 use crate::types::{Acks, Durability, Offset};
 
 /// What became of one record.
@@ -31,6 +35,7 @@ pub(super) struct BatchCell {
     pub(super) lane: Arc<Lane>,
     /// The first offset of the batch, or what it waits for.
     base_offset: AtomicI64,
+    end_offset: AtomicI64,
     failure: OnceLock<Error>,
     base_timestamp: i64,
     /// Timestamps too far from the first for a delivery's 32 bits.
@@ -45,6 +50,7 @@ impl BatchCell {
         BatchCell {
             lane: Arc::clone(lane),
             base_offset: AtomicI64::new(PENDING),
+            end_offset: AtomicI64::new(PENDING),
             failure: OnceLock::new(),
             base_timestamp,
             far_timestamps: Mutex::new(Vec::new()),
@@ -62,13 +68,21 @@ impl BatchCell {
         Delivery { cell: Arc::clone(self), index, timestamp_delta }
     }
 
-    pub(super) fn complete(&self, base_offset: Offset) {
-        self.base_offset.store(base_offset, Ordering::Release);
+    /// The batch was appended.
+    pub(super) fn appended(&self, offsets: Range<Offset>) {
+        self.end_offset.store(offsets.end, Ordering::Relaxed);
+        self.base_offset.store(offsets.start, Ordering::Release);
     }
 
+    /// The batch was not appended.
     pub(super) fn fail(&self, error: &Error) {
         let _ = self.failure.set(error.clone());
         self.base_offset.store(FAILED, Ordering::Release);
+    }
+
+    fn receipt(&self, durability: Durability) -> BatchReceipt {
+        let offsets = self.base_offset.load(Ordering::Acquire)..self.end_offset.load(Ordering::Relaxed);
+        BatchReceipt::new(self.lane.topic_name(), self.lane.partition(), offsets, durability)
     }
 
     /// `None`: not appended yet.
@@ -78,6 +92,12 @@ impl BatchCell {
             FAILED => Some(Err(self.failure.get().cloned().unwrap_or_else(|| ErrorKind::Closed.into()))),
             base => Some(Ok(base)),
         }
+    }
+}
+
+impl Completion for BatchCell {
+    fn complete(&self, outcome: Result<Durability>) {
+        self.lane.hook().call(&outcome.map(|durability| self.receipt(durability)));
     }
 }
 
@@ -95,10 +115,11 @@ impl Delivery {
     /// Never waits for `linger.ms`: whoever waits appends the batch, and leads the sync if nobody else does.
     ///
     /// # Errors
-    /// Why the batch was not appended ([`ErrorKind::Full`], …), or not committed ([`ErrorKind::Poisoned`]).
+    /// Why the batch was not appended ([`ErrorKind::Full`], …), or not committed ([`ErrorKind::Poisoned`]);
+    /// [`ErrorKind::TimedOut`] after `delivery.timeout.ms`, when neither is known.
     pub fn wait(self) -> Result<Receipt> {
-        // Without a deadline there is always an answer.
-        self.wait_until(None)?.ok_or_else(|| ErrorKind::Closed.into())
+        let waited = self.cell.lane.delivery_timeout();
+        self.wait_timeout(waited)?.ok_or_else(|| ErrorKind::TimedOut { waited }.into())
     }
 
     /// As [`Delivery::wait`], for a limited time; `None`: not yet.
@@ -106,6 +127,10 @@ impl Delivery {
     /// # Errors
     /// As [`Delivery::wait`].
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<Receipt>> {
+        check_outside("Delivery::wait")?;
+        if let Some(done) = self.try_receipt() {
+            return done.map(Some);
+        }
         self.wait_until(Some(Instant::now() + timeout))
     }
 

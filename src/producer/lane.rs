@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::delivery::{BatchCell, Delivery};
+use super::hook::Hook;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Log, PendingBatches};
+use crate::log::{Completion, Log, PendingBatches};
 use crate::record::{BatchBuilder, Header, Sealed};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::topic::TopicInner;
+use crate::topic::partitioner::Sticky;
 use crate::types::{Acks, Durability, Offset};
 
 /// One producer's way to one partition.
@@ -81,36 +83,75 @@ impl Lane {
         self.shared.config.acks
     }
 
+    pub(super) fn topic_name(&self) -> Arc<str> {
+        self.topic.name.shared()
+    }
+
+    pub(super) fn delivery_timeout(&self) -> Duration {
+        Duration::from_millis(self.shared.config.delivery_timeout_ms)
+    }
+
+    pub(super) fn hook(&self) -> &Hook {
+        &self.shared.hook
+    }
+
     pub(super) fn log(&self) -> Result<Arc<Log>> {
         self.topic.log(self.partition)
     }
 
     /// Puts a record into the open batch; the thread that fills a batch appends it.
+    ///
+    /// `sticky` comes with a record that may go elsewhere: it leaves this lane with the batch that is full, and a
+    /// record that does not fit is not taken (`None`).
     #[inline]
-    pub(super) fn send(self: &Arc<Self>, record: Incoming<'_>) -> Result<Delivery> {
+    pub(super) fn send(
+        self: &Arc<Self>,
+        record: Incoming<'_>,
+        sticky: Option<&Sticky>,
+    ) -> Result<Option<Delivery>> {
         let batch_size = self.shared.config.batch_size;
         let mut state = self.state.lock();
-        let open = match &mut state.open {
-            Some(open) if open.builder.bytes() + record.bytes <= batch_size => open,
-            _ => {
-                state = self.open_batch(state, record)?;
-                state.open.as_mut().ok_or(ErrorKind::Closed)?
+        let fits = |open: &OpenBatch| open.builder.bytes() + record.bytes <= batch_size;
+        if !state.open.as_ref().is_some_and(fits) {
+            if let (Some(sticky), true) = (sticky, state.open.is_some()) {
+                sticky.leave(self.partition.unsigned_abs());
+                self.close_batch(state);
+                return Ok(None);
             }
-        };
+            state = self.open_batch(state, record)?;
+        }
+        let open = state.open.as_mut().ok_or(ErrorKind::Closed)?;
         let index = open
             .builder
             .push(record.timestamp, record.key, record.value, record.headers)
             .map_err(Error::from)?;
         let delivery = open.cell.delivery(index, record.timestamp);
         if open.builder.bytes() >= batch_size {
-            let full = state.open.take();
-            state.full.extend(full);
+            if let Some(sticky) = sticky {
+                sticky.leave(self.partition.unsigned_abs());
+            }
+            self.close_batch(state);
+        } else if !state.full.is_empty() && !state.draining {
+            self.drain_full(state);
         }
-        if !state.full.is_empty() && !state.draining {
-            self.drain_locked(state);
-            self.log()?.bound_unsynced()?;
+        Ok(Some(delivery))
+    }
+
+    /// Queues the open batch and appends what is queued, unless somebody is at it.
+    #[cold]
+    fn close_batch(&self, mut state: MutexGuard<'_, State>) {
+        let full = state.open.take();
+        state.full.extend(full);
+        if !state.draining {
+            self.drain_full(state);
         }
-        Ok(delivery)
+    }
+
+    #[cold]
+    fn drain_full(&self, state: MutexGuard<'_, State>) {
+        self.drain_locked(state);
+        // The record was taken: a failed sync is told by its delivery, by `flush`, and by the next batch.
+        let _ = self.log().and_then(|log| log.bound_unsynced());
     }
 
     /// Puts a full open batch in the queue and opens the next, with memory for it.
@@ -120,6 +161,9 @@ impl Lane {
         mut state: MutexGuard<'s, State>,
         record: Incoming<'_>,
     ) -> Result<MutexGuard<'s, State>> {
+        if let Some(failure) = self.log()?.failure() {
+            return Err(failure.clone());
+        }
         let reserved_bytes =
             self.shared.config.batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
         if let Some(full) = state.open.take() {
@@ -215,11 +259,7 @@ impl Lane {
                     sealed.push(bytes);
                     cells.push(batch.cell);
                 }
-                Err(invalid) => {
-                    let error = Error::from(invalid);
-                    batch.cell.fail(&error);
-                    failure.get_or_insert(error);
-                }
+                Err(invalid) => self.fail(&batch.cell, invalid.into(), &mut failure),
             }
         }
         let log = self.log();
@@ -228,17 +268,19 @@ impl Lane {
             match log.as_ref().map_err(Error::clone).and_then(|log| log.append(rest, None)) {
                 Ok(count) => {
                     for (cell, batch) in cells.iter().zip(&sealed).skip(done).take(count) {
-                        cell.complete(batch.header().base_offset);
                         appended_end = batch.header().next_offset();
+                        cell.appended(batch.header().base_offset..appended_end);
+                        if let Ok(log) = &log {
+                            self.tell(log, cell, appended_end);
+                        }
                     }
                     done += count;
                 }
                 Err(error) => {
                     // Only this batch: a smaller one behind it may still fit.
                     if let Some(cell) = cells.get(done) {
-                        cell.fail(&error);
+                        self.fail(cell, error, &mut failure);
                     }
-                    failure.get_or_insert(error);
                     done += 1;
                 }
             }
@@ -246,6 +288,23 @@ impl Lane {
         self.shared.release(freed_bytes);
         let spare = sealed.pop().map(|batch| BatchBuilder::from_buffer(batch.into_buffer()));
         (appended_end, failure, spare)
+    }
+
+    fn fail(&self, cell: &Arc<BatchCell>, error: Error, failure: &mut Option<Error>) {
+        cell.fail(&error);
+        failure.get_or_insert_with(|| error.clone());
+        self.hook().call(&Err(error));
+    }
+
+    /// Has the hook called when the batch is delivered, as `acks` defines it.
+    fn tell(&self, log: &Log, cell: &Arc<BatchCell>, end: Offset) {
+        if !self.hook().is_set() {
+            return;
+        }
+        match self.acks() {
+            Acks::All => log.when_committed(end, Arc::clone(cell) as Arc<dyn Completion>),
+            Acks::None | Acks::Leader => cell.complete(Ok(Durability::PageCache)),
+        }
     }
 
     /// One step towards a delivery that is not appended yet. `false`: the time was up.
@@ -267,9 +326,11 @@ impl Lane {
         Ok(log.wait_for_leader(deadline))
     }
 
-    /// Appends and commits all that was sent; the first error since the last call.
-    pub(super) fn flush(&self) -> Result<()> {
-        self.drain_all(None);
+    /// Appends and commits all that was sent; the first error since the last call. `false`: the time was up.
+    pub(super) fn flush(&self, deadline: Option<Instant>) -> Result<bool> {
+        if !self.drain_all(deadline) {
+            return Ok(false);
+        }
         let (end, failure) = {
             let mut state = self.state.lock();
             (state.appended_end, state.failure.take())
@@ -277,10 +338,7 @@ impl Lane {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        if end > 0 {
-            self.log()?.wait_committed(end, None)?;
-        }
-        Ok(())
+        if end > 0 { self.log()?.wait_committed(end, deadline) } else { Ok(true) }
     }
 
     /// When the oldest batch is due.

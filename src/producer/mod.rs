@@ -3,8 +3,10 @@
 //! `send` → the lane of the partition (encode into its open batch) → seal → `log` append → [`Delivery`].
 
 mod delivery;
+mod hook;
 mod lane;
 mod table;
+mod writer;
 
 use std::any::Any;
 use std::fmt;
@@ -16,11 +18,13 @@ use crate::record::BatchBuilder;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
 use crate::time::Clock;
 use crate::topic::partitioner::{Sticky, partition_of};
-use crate::topic::{Record, To, TopicInner, Topics};
+use crate::topic::{BatchReceipt, Record, To, TopicInner, Topics};
 
 pub use delivery::{Delivery, Receipt};
+use hook::Hook;
 use lane::{Incoming, Lane};
 use table::Table;
+pub use writer::Writer;
 
 /// What lanes and handles share.
 #[derive(Debug)]
@@ -34,6 +38,7 @@ pub(crate) struct Shared {
     lingering: Mutex<Vec<Arc<Lane>>>,
     room: Mutex<()>,
     freed: Condvar,
+    hook: Hook,
 }
 
 /// The lanes to one topic.
@@ -41,6 +46,18 @@ pub(crate) struct Shared {
 struct TopicLanes {
     lanes: Vec<Arc<Lane>>,
     sticky: Sticky,
+}
+
+impl TopicLanes {
+    /// Sends a record that may go to any partition: none is left before its batch is full (L7).
+    #[inline]
+    fn send_anywhere(&self, record: Incoming<'_>) -> Result<Delivery> {
+        let here = || self.lanes.get(self.sticky.current() as usize).ok_or(ErrorKind::Closed);
+        match here()?.send(record, Some(&self.sticky))? {
+            Some(delivery) => Ok(delivery),
+            None => here()?.send(record, None)?.ok_or_else(|| ErrorKind::Closed.into()),
+        }
+    }
 }
 
 struct Core {
@@ -89,6 +106,7 @@ impl Producer {
             lingering: Mutex::default(),
             room: Mutex::new(()),
             freed: Condvar::new(),
+            hook: Hook::default(),
         });
         let core = Core {
             shared: Arc::clone(&shared),
@@ -114,12 +132,55 @@ impl Producer {
         }
     }
 
+    /// Sends records and waits for all of them: one receipt each, in order.
+    ///
+    /// ```
+    /// # use logstead::{Record, Store, TopicConfig};
+    /// # let store = Store::in_memory()?;
+    /// # store.create_topic("t", TopicConfig::default())?;
+    /// # let producer = store.producer()?;
+    /// let receipts = producer.send_all(["a", "b", "c"].map(|value| Record::to("t").value(value)))?;
+    /// assert_eq!(receipts.iter().map(|receipt| receipt.offset).collect::<Vec<_>>(), [0, 1, 2]);
+    /// # Ok::<(), logstead::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The first error. It says nothing about the other records: those in front of one that `send` refuses are sent.
+    pub fn send_all<'r>(&self, records: impl IntoIterator<Item = Record<'r>>) -> Result<Vec<Receipt>> {
+        hook::check_outside("Producer::send_all")?;
+        let deliveries = records.into_iter().map(|record| self.send(record)).collect::<Result<Vec<_>>>()?;
+        deliveries.into_iter().map(Delivery::wait).collect()
+    }
+
+    /// Has `hook` called once for every batch: with its offsets when it is delivered, as `acks` defines it, else with
+    /// the error.
+    ///
+    /// It is called by whichever thread completed the batch, with no lock held, in order within a partition. It must
+    /// not block: others may wait for that thread. It may send; `wait` and `flush` answer
+    /// [`ErrorKind::WouldWaitForItself`] in it. A panic in it is swallowed.
+    ///
+    /// # Errors
+    /// The producer has a hook already.
+    pub fn on_delivery(&self, hook: impl Fn(&Result<BatchReceipt>) + Send + Sync + 'static) -> Result<()> {
+        self.0.shared.hook.set(hook)
+    }
+
     /// Appends and commits all that was sent before the call. A `poll` after it sees the records.
     ///
     /// # Errors
     /// The first error since the last flush: also that of a delivery nobody waited for.
     pub fn flush(&self) -> Result<()> {
-        each(self.0.by_topic.iter().flat_map(|topic| &topic.lanes).map(|lane| lane.flush()))
+        self.flush_until(None)
+    }
+
+    fn flush_until(&self, deadline: Option<Instant>) -> Result<()> {
+        hook::check_outside("Producer::flush")?;
+        let start = Instant::now();
+        let flush = |lane: &Arc<Lane>| match lane.flush(deadline)? {
+            true => Ok(()),
+            false => Err(ErrorKind::TimedOut { waited: start.elapsed() }.into()),
+        };
+        each(self.0.by_topic.iter().flat_map(|topic| &topic.lanes).map(flush))
     }
 
     /// Flushes, and takes no more records from any clone.
@@ -129,6 +190,15 @@ impl Producer {
     pub fn close(self) -> Result<()> {
         self.0.shared.close();
         self.flush()
+    }
+
+    /// As [`Producer::close`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`Producer::flush`]; [`ErrorKind::TimedOut`]: what is still on its way goes on.
+    pub fn close_timeout(self, timeout: Duration) -> Result<()> {
+        self.0.shared.close();
+        self.flush_until(Some(Instant::now() + timeout))
     }
 }
 
@@ -151,25 +221,28 @@ impl Core {
         }
         let lanes =
             self.by_topic.get_or_init(topic.index, || self.lanes_of(topic)).ok_or(ErrorKind::Closed)?;
-        let partition = match (record.partition, record.key) {
-            (Some(partition), _) => usize::try_from(partition).unwrap_or(usize::MAX),
-            (None, Some(key)) => partition_of(key, topic.partitions()) as usize,
-            (None, None) => lanes.sticky.next(bytes, shared.config.batch_size, topic.partitions()) as usize,
-        };
-        let Some(lane) = lanes.lanes.get(partition) else {
-            return Err(topic
-                .log(record.partition.unwrap_or(-1))
-                .err()
-                .unwrap_or_else(|| ErrorKind::Closed.into()));
-        };
         let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());
-        lane.send(Incoming {
-            timestamp,
-            key: record.key,
-            value: record.value,
-            headers: record.headers,
-            bytes,
-        })
+        let (key, value, headers) = (record.key, record.value, record.headers);
+        let incoming = Incoming { timestamp, key, value, headers, bytes };
+        let partition = match (record.partition, record.key) {
+            (Some(partition), _) => partition,
+            _ if shared.config.partitioner.is_some() => self.ask_partitioner(topic, &record),
+            (None, Some(key)) if !shared.config.partitioner_ignore_keys => {
+                partition_of(key, topic.partitions()) as i32
+            }
+            (None, _) => return lanes.send_anywhere(incoming),
+        };
+        match usize::try_from(partition).ok().and_then(|p| lanes.lanes.get(p)) {
+            // Taken or refused: `None` is for records that may go elsewhere.
+            Some(lane) => lane.send(incoming, None)?.ok_or_else(|| ErrorKind::Closed.into()),
+            None => Err(topic.unknown(partition)),
+        }
+    }
+
+    fn ask_partitioner(&self, topic: &TopicInner, record: &Record<'_>) -> i32 {
+        let partitioner = self.shared.config.partitioner.as_ref();
+        let (key, value) = (record.key, record.value);
+        partitioner.map_or(-1, |p| p.0.partition(topic.name.as_str(), key, value, topic.partitions()))
     }
 
     #[cold]
@@ -215,6 +288,9 @@ impl Shared {
     /// Waits for memory, by appending the oldest batch if nobody does.
     #[cold]
     fn make_room(&self, bytes: usize) -> Result<()> {
+        if hook::check_outside("send").is_err() {
+            return Err(ErrorKind::BufferFull { waited: Duration::ZERO }.into());
+        }
         let start = Instant::now();
         let deadline = start + Duration::from_millis(self.config.max_block_ms);
         let has_room = || {

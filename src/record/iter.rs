@@ -16,6 +16,12 @@ impl<'a> RecordIter<'a> {
     pub(crate) fn new(section: &'a [u8]) -> Self {
         RecordIter { section }
     }
+
+    /// What was not iterated yet.
+    #[inline]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.section
+    }
 }
 
 impl<'a> Iterator for RecordIter<'a> {

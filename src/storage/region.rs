@@ -20,6 +20,12 @@ enum Owner {
     Heap(Arc<Vec<u8>>),
 }
 
+impl AsRef<[u8]> for Region {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
 impl Region {
     /// All of a buffer.
     pub(crate) fn heap(bytes: Vec<u8>) -> Region {

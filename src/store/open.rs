@@ -258,9 +258,11 @@ fn make_partition(context: &Context, dir: &Path, id: &TopicId) -> Result<()> {
     storage.create_dir(dir)?;
     replace(storage, &dir.join("partition.metadata"), id.metadata().as_bytes())?;
     write_epochs(storage, &dir.join(LEADER_EPOCHS), &[(0, 0)])?;
-    match storage.open(&dir.join(crate::log::FIRST_SEGMENT), Open::New) {
-        Err(error) if !error.is_already_there() => return Err(error),
-        _ => {}
+    for name in crate::log::first_segment_files() {
+        match storage.open(&dir.join(name), Open::New) {
+            Err(error) if !error.is_already_there() => return Err(error),
+            _ => {}
+        }
     }
     storage.sync_dir(dir)
 }

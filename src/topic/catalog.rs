@@ -111,7 +111,7 @@ impl Catalog {
         for (name, entry) in &self.topics {
             // Writing to a String can not fail.
             let _ = write!(text, "{name} {} {}", entry.id, if entry.ready { "ready" } else { "creating" });
-            for (property, value) in entry.config.to_properties() {
+            for (property, value) in entry.config.properties() {
                 let _ = write!(text, " {property}={value}");
             }
             text.push('\n');

@@ -6,6 +6,7 @@
 //! - A log is opened at most once at a time; whoever asks while it is opened waits.
 
 pub(crate) mod catalog;
+mod partition;
 pub(crate) mod partitioner;
 mod record;
 mod registry;
@@ -15,11 +16,12 @@ use std::fmt;
 
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, Records, RecoveryEvent, SharedRecord};
-use crate::record::{BatchBuilder, Compression};
+use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent};
 use crate::sync::{Arc, RwLock};
-use crate::types::{Acks, Durability, Offset, TopicName};
+use crate::time::Clock;
+use crate::types::TopicName;
 
+pub use partition::{BatchReceipt, Partition, Scan};
 pub use record::{Record, To};
 pub(crate) use registry::Topics;
 
@@ -48,7 +50,7 @@ pub(crate) struct TopicInner {
     pub(crate) index: usize,
     pub(crate) name: TopicName,
     pub(crate) config: TopicConfig,
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     slots: Vec<Slot>,
 }
 
@@ -76,7 +78,7 @@ impl TopicInner {
         usize::try_from(partition).ok().and_then(|p| self.slots.get(p)).ok_or_else(|| self.unknown(partition))
     }
 
-    fn unknown(&self, partition: i32) -> Error {
+    pub(crate) fn unknown(&self, partition: i32) -> Error {
         ErrorKind::UnknownPartition { topic: self.name.to_string(), partition, partitions: self.partitions() }
             .into()
     }
@@ -233,159 +235,22 @@ impl Topic {
         &self.inner.config
     }
 
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.context.clock)
+    }
+
     /// One of its partitions.
     ///
     /// # Errors
     /// There is no such partition, or it is damaged, or the store is closed.
     pub fn partition(&self, partition: i32) -> Result<Partition> {
         self.inner.log(partition)?;
-        Ok(Partition { topic: self.clone(), partition })
+        Ok(Partition::new(self.clone(), partition))
     }
 }
 
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Topic").field("name", &self.name()).field("partitions", &self.partitions()).finish()
-    }
-}
-
-/// What became of the records of one batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BatchReceipt {
-    /// The partition.
-    pub partition: i32,
-    /// The offsets they got.
-    pub offsets: std::ops::Range<Offset>,
-    /// What the records are safe from now.
-    pub durability: Durability,
-}
-
-/// One partition's log, without producer or consumer.
-///
-/// ```
-/// use logstead::{Acks, Record, Store, TopicConfig};
-///
-/// let store = Store::in_memory()?;
-/// let topic = store.create_topic("events", TopicConfig::default())?;
-/// let partition = topic.partition(0)?;
-///
-/// let receipt = partition.append([Record::to(&topic).value("a"), Record::to(&topic).value("b")], None, Acks::All)?;
-/// assert_eq!(receipt.offsets, 0..2);
-///
-/// // Compare-and-append: somebody else was faster.
-/// let late = partition.append([Record::to(&topic).value("c")], Some(1), Acks::All);
-/// assert!(late.is_err());
-/// assert_eq!(partition.get(1)?.unwrap().record().value(), Some(b"b".as_slice()));
-/// # Ok::<(), logstead::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Partition {
-    topic: Topic,
-    partition: i32,
-}
-
-impl Partition {
-    fn log(&self) -> Result<Arc<Log>> {
-        self.topic.inner.log(self.partition)
-    }
-
-    /// The topic.
-    pub fn topic(&self) -> &Topic {
-        &self.topic
-    }
-
-    /// Its number.
-    pub fn number(&self) -> i32 {
-        self.partition
-    }
-
-    /// Appends records as one batch: all of them or none.
-    ///
-    /// With `expected_end` the append happens only if the log ends there (compare-and-append). The records' own
-    /// partition and topic are not looked at. Returns when `acks` says so.
-    ///
-    /// # Errors
-    /// [`ErrorKind::OffsetMismatch`] if the log ends elsewhere; [`ErrorKind::RecordTooLarge`]; [`ErrorKind::Full`]: in
-    /// these nothing was appended. [`ErrorKind::Poisoned`]: whether it was is not known.
-    pub fn append<'r>(
-        &self,
-        records: impl IntoIterator<Item = Record<'r>>,
-        expected_end: Option<Offset>,
-        acks: Acks,
-    ) -> Result<BatchReceipt> {
-        let now = self.topic.inner.context.clock.now_ms();
-        let mut builder = BatchBuilder::new(0);
-        for record in records {
-            builder
-                .push(record.timestamp_ms.unwrap_or(now), record.key, record.value, record.headers)
-                .map_err(Error::from)?;
-        }
-        if builder.is_empty() {
-            return Err(ErrorKind::InvalidRecord { why: "an append needs at least one" }.into());
-        }
-        let mut batch = [builder.seal(Compression::None, None, &mut Vec::new())?];
-        let log = self.log()?;
-        log.append(&mut batch, expected_end)?;
-        let header = batch[0].header();
-        let offsets = header.base_offset..header.next_offset();
-        let durability = match acks {
-            Acks::All => {
-                log.wait_committed(offsets.end, None)?;
-                log.durability()
-            }
-            Acks::None | Acks::Leader => {
-                log.bound_unsynced()?;
-                Durability::PageCache
-            }
-        };
-        Ok(BatchReceipt { partition: self.partition, offsets, durability })
-    }
-
-    /// Reads committed records from `from` on, about `max_bytes` of them.
-    ///
-    /// Whole batches are read, at least one if there is one; records before `from` are left out. At the end the
-    /// answer is empty. Go on at [`Records::next_offset`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`]; [`ErrorKind::Corrupt`], which says where reading can go on.
-    pub fn read(&self, from: Offset, max_bytes: usize) -> Result<Records> {
-        self.log()?.read(from, max_bytes)
-    }
-
-    /// The record at an offset; `None` where compaction removed it, or a transaction's marker lies.
-    ///
-    /// # Errors
-    /// As [`Partition::read`]; the end is out of range here.
-    pub fn get(&self, offset: Offset) -> Result<Option<SharedRecord>> {
-        self.log()?.get(offset)
-    }
-
-    /// The first record at least as young as a time, and its own time; `None` when all are older.
-    ///
-    /// # Errors
-    /// As [`Partition::read`].
-    pub fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<(Offset, i64)>> {
-        self.log()?.offset_for_time(timestamp_ms)
-    }
-
-    /// The first offset that can be read.
-    pub fn log_start_offset(&self) -> Offset {
-        self.log().map_or(-1, |log| log.log_start())
-    }
-
-    /// One behind the last committed record; -1 when the store is closed.
-    pub fn high_watermark(&self) -> Offset {
-        self.log().map_or(-1, |log| log.high_watermark())
-    }
-
-    /// One behind the last record that was written; -1 when the store is closed.
-    pub fn log_end_offset(&self) -> Offset {
-        self.log().map_or(-1, |log| log.log_end())
-    }
-
-    /// Bytes of its segments, as handed to the operating system.
-    pub fn size_bytes(&self) -> u64 {
-        self.log().map_or(0, |log| log.size_bytes())
     }
 }

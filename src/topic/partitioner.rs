@@ -1,6 +1,6 @@
 //! Which partition a record goes to: Kafka's murmur2 for keys, and a sticky choice without.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Kafka's hash of a key (`Utils.murmur2`), bit for bit: a key lands where any other Kafka client puts it.
 pub(crate) fn murmur2(key: &[u8]) -> u32 {
@@ -29,44 +29,46 @@ pub(crate) fn partition_of(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions.max(1)
 }
 
-/// Stays on one partition until about a batch went there, then takes another by chance: full batches, even load.
+/// Stays on one partition until a batch of it is full, then takes another by chance: full batches, even load.
+///
+/// Kafka's built-in partitioner also weighs partitions by their queues; here nothing queues.
 #[derive(Debug)]
 pub(crate) struct Sticky {
-    /// The partition in the upper half, the bytes it took in the lower.
-    state: AtomicU64,
+    partitions: u32,
+    current: AtomicU32,
     random: AtomicU64,
 }
 
 impl Sticky {
     pub(crate) fn new(seed: u64, partitions: u32) -> Self {
-        let sticky = Sticky { state: AtomicU64::new(0), random: AtomicU64::new(seed | 1) };
-        let first = sticky.choose(partitions);
-        sticky.state.store(u64::from(first) << 32, Ordering::Relaxed);
+        let sticky = Sticky { partitions, current: AtomicU32::new(0), random: AtomicU64::new(seed | 1) };
+        sticky.current.store(sticky.random_below(partitions), Ordering::Relaxed);
         sticky
     }
 
-    /// The partition for a record of about `bytes`; moves on when `batch_size` was reached.
-    pub(crate) fn next(&self, bytes: usize, batch_size: usize, partitions: u32) -> u32 {
-        if partitions <= 1 {
-            return 0;
+    /// Where records without a key go now.
+    #[inline]
+    pub(crate) fn current(&self) -> u32 {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// Leaves `partition`, whose batch is full, unless another thread has left it already.
+    pub(crate) fn leave(&self, partition: u32) {
+        if self.partitions > 1 {
+            let step = 1 + self.random_below(self.partitions - 1);
+            let next = (partition + step) % self.partitions;
+            let _ = self.current.compare_exchange(partition, next, Ordering::Relaxed, Ordering::Relaxed);
         }
-        let state = self.state.fetch_add(bytes as u64, Ordering::Relaxed);
-        let (partition, taken) = ((state >> 32) as u32, state & 0xffff_ffff);
-        if taken + bytes as u64 >= batch_size.max(1) as u64 {
-            let next = self.choose(partitions);
-            self.state.store(u64::from(next) << 32, Ordering::Relaxed);
-        }
-        partition.min(partitions - 1)
     }
 
     /// xorshift: good enough to spread load.
-    fn choose(&self, partitions: u32) -> u32 {
+    fn random_below(&self, limit: u32) -> u32 {
         let mut x = self.random.load(Ordering::Relaxed);
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
         self.random.store(x, Ordering::Relaxed);
-        (x % u64::from(partitions.max(1))) as u32
+        ((x >> 11) % u64::from(limit.max(1))) as u32
     }
 }
 
@@ -107,15 +109,21 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_a_partition_is_kept_for_a_batch_and_all_get_their_turn() {
+    fn l02_without_a_key_a_partition_is_kept_until_its_batch_is_full_then_another_is_taken() {
         let sticky = Sticky::new(7, 4);
-        let choices: Vec<u32> = (0..4_000).map(|_| sticky.next(100, 1_000, 4)).collect();
-        for run in choices.chunks(10) {
-            assert!(run.iter().all(|p| *p == run[0]), "{run:?}");
+        let mut counts = [0; 4];
+        for _ in 0..4_000 {
+            let here = sticky.current();
+            assert_eq!(sticky.current(), here);
+            counts[here as usize] += 1;
+            sticky.leave((here + 1) % 4);
+            assert_eq!(sticky.current(), here, "another partition's full batch is no reason to leave");
+            sticky.leave(here);
+            assert_ne!(sticky.current(), here);
         }
-        for partition in 0..4 {
-            let share = choices.iter().filter(|p| **p == partition).count();
-            assert!((500..1_500).contains(&share), "partition {partition} got {share} of 4000");
-        }
+        assert!(counts.iter().all(|count| (700..1_300).contains(count)), "{counts:?}");
+        let alone = Sticky::new(7, 1);
+        alone.leave(0);
+        assert_eq!(alone.current(), 0);
     }
 }

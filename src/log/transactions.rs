@@ -1,0 +1,99 @@
+//! Which records of transactions count, in a partition that a broker wrote: this crate writes no transactions yet, so
+//! what is found when the log is first read this way stays true.
+
+use std::collections::HashMap;
+
+use super::Log;
+use crate::error::Result;
+use crate::record::{BatchHeader, ControlType, RecordIter, verify_crc};
+use crate::segment::{Scan, Step};
+use crate::storage::Open;
+use crate::types::Offset;
+
+/// The fate of the transactions of a partition.
+#[derive(Debug, Default)]
+pub(super) struct Transactions {
+    /// First data offset and marker of each aborted transaction, by producer, in order.
+    aborted: HashMap<i64, Vec<(Offset, Offset)>>,
+    /// First data offset of the transaction that each producer has open.
+    open: HashMap<i64, Offset>,
+}
+
+impl Transactions {
+    /// The first offset that is not decided yet.
+    pub(super) fn last_stable_offset(&self) -> Option<Offset> {
+        self.open.values().copied().min()
+    }
+
+    /// Whether a data batch belongs to a transaction that was aborted. Markers and data match by producer alone.
+    pub(super) fn is_aborted(&self, header: &BatchHeader) -> bool {
+        header.is_transactional()
+            && !header.is_control()
+            && self.aborted.get(&header.producer_id).is_some_and(|ranges| {
+                ranges.iter().any(|(first, marker)| (first..marker).contains(&&header.base_offset))
+            })
+    }
+
+    fn note(&mut self, header: &BatchHeader, marker: Option<ControlType>) {
+        let (producer, at) = (header.producer_id, header.base_offset);
+        match marker {
+            None => {
+                self.open.entry(producer).or_insert(at);
+            }
+            Some(ControlType::Commit) => {
+                self.open.remove(&producer);
+            }
+            Some(ControlType::Abort) => {
+                if let Some(first) = self.open.remove(&producer) {
+                    self.aborted.entry(producer).or_default().push((first, at));
+                }
+            }
+            Some(ControlType::Other(_)) => {}
+        }
+    }
+}
+
+impl Log {
+    /// Goes over all batches once, on first use.
+    pub(super) fn transactions(&self) -> Result<&Transactions> {
+        if let Some(transactions) = self.transactions.get() {
+            return Ok(transactions);
+        }
+        let mut found = Transactions::default();
+        // Offsets without gaps: made here, where nobody writes transactions.
+        let segments = if self.contiguous { Vec::new() } else { self.segments.read().clone() };
+        for segment in segments {
+            let file = segment.file(Open::Read)?;
+            let mut scan = Scan::new(file.as_ref(), 0, segment.visible());
+            loop {
+                match scan.next(false)? {
+                    Step::Batch { position, header } if header.is_transactional() => {
+                        let marker = match header.is_control() {
+                            true => Some(control_type(
+                                &header,
+                                segment.read(position, header.size() as u64)?.bytes(),
+                            )),
+                            false => None,
+                        };
+                        found.note(&header, marker);
+                    }
+                    Step::Batch { .. } => {}
+                    Step::End => break,
+                    // Reads report the damage; a marker in it leaves its transaction open.
+                    Step::Bad { .. } if scan.resync()?.is_none() => break,
+                    Step::Bad { .. } => {}
+                }
+            }
+        }
+        Ok(self.transactions.get_or_init(|| found))
+    }
+}
+
+fn control_type(header: &BatchHeader, batch: &[u8]) -> ControlType {
+    let section = batch.get(crate::limits::BATCH_HEADER_BYTES..).unwrap_or_default();
+    let key = RecordIter::new(section).next().and_then(|record| record.key);
+    match (verify_crc(batch, header), key.map(ControlType::parse)) {
+        (Ok(()), Some(Ok(kind))) => kind,
+        _ => ControlType::Other(-1),
+    }
+}

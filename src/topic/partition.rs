@@ -1,0 +1,247 @@
+//! One partition's log in the user's hand: append, read, search, without producer or consumer.
+
+use std::ops::Range;
+
+use super::{Record, Topic};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{Log, ReadOptions, Records, SharedRecord};
+use crate::record::{BatchBuilder, Compression};
+use crate::sync::Arc;
+use crate::types::{Acks, Durability, Offset};
+
+/// What became of the records of one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchReceipt {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The offsets they got.
+    pub offsets: Range<Offset>,
+    /// What the records are safe from now.
+    pub durability: Durability,
+}
+
+impl BatchReceipt {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        partition: i32,
+        offsets: Range<Offset>,
+        durability: Durability,
+    ) -> Self {
+        BatchReceipt { topic, partition, offsets, durability }
+    }
+}
+
+/// One partition's log, without producer or consumer.
+///
+/// ```
+/// use logstead::{Acks, Record, Store, TopicConfig};
+///
+/// let store = Store::in_memory()?;
+/// let topic = store.create_topic("events", TopicConfig::default())?;
+/// let partition = topic.partition(0)?;
+///
+/// let receipt = partition.append([Record::to(&topic).value("a"), Record::to(&topic).value("b")], None, Acks::All)?;
+/// assert_eq!(receipt.offsets, 0..2);
+///
+/// // Compare-and-append: somebody else was faster.
+/// let late = partition.append([Record::to(&topic).value("c")], Some(1), Acks::All);
+/// assert!(late.is_err());
+/// assert_eq!(partition.get(1)?.unwrap().record().value(), Some(b"b".as_slice()));
+/// # Ok::<(), logstead::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Partition {
+    topic: Topic,
+    partition: i32,
+}
+
+impl Partition {
+    pub(super) fn new(topic: Topic, partition: i32) -> Self {
+        Partition { topic, partition }
+    }
+
+    pub(crate) fn log(&self) -> Result<Arc<Log>> {
+        self.topic.inner.log(self.partition)
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// Its number.
+    pub fn number(&self) -> i32 {
+        self.partition
+    }
+
+    /// Appends records as one batch: all of them or none.
+    ///
+    /// With `expected_end` the append happens only if the log ends there (compare-and-append). The records' own
+    /// partition and topic are not looked at. Returns when `acks` says so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OffsetMismatch`] if the log ends elsewhere; [`ErrorKind::RecordTooLarge`]; [`ErrorKind::Full`]: in
+    /// these nothing was appended. [`ErrorKind::Poisoned`]: whether it was is not known.
+    pub fn append<'r>(
+        &self,
+        records: impl IntoIterator<Item = Record<'r>>,
+        expected_end: Option<Offset>,
+        acks: Acks,
+    ) -> Result<BatchReceipt> {
+        let now = self.topic.inner.context.clock.now_ms();
+        let mut builder = BatchBuilder::new(0);
+        for record in records {
+            builder
+                .push(record.timestamp_ms.unwrap_or(now), record.key, record.value, record.headers)
+                .map_err(Error::from)?;
+        }
+        if builder.is_empty() {
+            return Err(ErrorKind::InvalidRecord { why: "an append needs at least one" }.into());
+        }
+        let mut batch = [builder.seal(Compression::None, None, &mut Vec::new())?];
+        let log = self.log()?;
+        log.append(&mut batch, expected_end)?;
+        let header = batch[0].header();
+        let offsets = header.base_offset..header.next_offset();
+        let durability = match acks {
+            Acks::All => {
+                log.wait_committed(offsets.end, None)?;
+                log.durability()
+            }
+            Acks::None | Acks::Leader => {
+                log.bound_unsynced()?;
+                Durability::PageCache
+            }
+        };
+        let topic = self.topic.inner.name.shared();
+        Ok(BatchReceipt::new(topic, self.partition, offsets, durability))
+    }
+
+    /// Reads committed records from `from` on, about `max_bytes` of them.
+    ///
+    /// Whole batches are read, at least one if there is one; records before `from` are left out. At the end the
+    /// answer is empty. Go on at [`Records::next_offset`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::OffsetOutOfRange`]; [`ErrorKind::Corrupt`], which says where reading can go on.
+    pub fn read(&self, from: Offset, max_bytes: usize) -> Result<Records> {
+        self.log()?.read(from, ReadOptions::max_bytes(max_bytes))
+    }
+
+    /// Reads from `from` to the end as it is now, piece by piece.
+    ///
+    /// ```
+    /// # use logstead::{Acks, Record, Store, TopicConfig};
+    /// # let store = Store::in_memory()?;
+    /// # let topic = store.create_topic("t", TopicConfig::default())?;
+    /// # let partition = topic.partition(0)?;
+    /// # for _ in 0..3 { partition.append([Record::to(&topic).value("v")], None, Acks::All)?; }
+    /// let mut count = 0;
+    /// for records in partition.scan(0) {
+    ///     count += records?.len();
+    /// }
+    /// assert_eq!(count, 3);
+    /// # Ok::<(), logstead::Error>(())
+    /// ```
+    pub fn scan(&self, from: Offset) -> Scan {
+        Scan { partition: self.clone(), next: from, end: self.high_watermark() }
+    }
+
+    /// The last `count` records, fewer if there are fewer.
+    ///
+    /// # Errors
+    /// As [`Partition::read`].
+    pub fn last(&self, count: usize) -> Result<Records> {
+        let (start, end) = (self.log_start_offset(), self.high_watermark());
+        let mut back = Offset::try_from(count).unwrap_or(Offset::MAX);
+        loop {
+            let from = end.saturating_sub(back).max(start);
+            let mut records = Records::default();
+            for more in self.scan(from) {
+                records.extend(more?);
+            }
+            if records.len() >= count || from == start {
+                let surplus = records.len().saturating_sub(count);
+                records.take_front(surplus);
+                return Ok(records);
+            }
+            // Offsets have gaps here: look further back.
+            back = back.saturating_mul(2);
+        }
+    }
+
+    /// The record at an offset; `None` where compaction removed it, or a transaction's marker lies.
+    ///
+    /// # Errors
+    /// As [`Partition::read`]; the end is out of range here.
+    pub fn get(&self, offset: Offset) -> Result<Option<SharedRecord>> {
+        self.log()?.get(offset)
+    }
+
+    /// The first record at least as young as a time, and its own time; `None` when all are older.
+    ///
+    /// # Errors
+    /// As [`Partition::read`].
+    pub fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<(Offset, i64)>> {
+        self.log()?.offset_for_time(timestamp_ms)
+    }
+
+    /// The first offset that can be read.
+    pub fn log_start_offset(&self) -> Offset {
+        self.log().map_or(-1, |log| log.log_start())
+    }
+
+    /// One behind the last committed record; -1 when the store is closed.
+    pub fn high_watermark(&self) -> Offset {
+        self.log().map_or(-1, |log| log.high_watermark())
+    }
+
+    /// One behind the last record that was written; -1 when the store is closed.
+    pub fn log_end_offset(&self) -> Offset {
+        self.log().map_or(-1, |log| log.log_end())
+    }
+
+    /// Bytes of its segments, as handed to the operating system.
+    pub fn size_bytes(&self) -> u64 {
+        self.log().map_or(0, |log| log.size_bytes())
+    }
+}
+
+/// Reads a partition piece by piece: see [`Partition::scan`].
+#[derive(Debug)]
+pub struct Scan {
+    partition: Partition,
+    next: Offset,
+    end: Offset,
+}
+
+impl Iterator for Scan {
+    type Item = Result<Records>;
+
+    /// After damage it goes on behind it.
+    fn next(&mut self) -> Option<Result<Records>> {
+        while self.next < self.end {
+            let records = match self.partition.read(self.next, SCAN_BYTES) {
+                Ok(records) => records,
+                Err(error) => {
+                    self.next = match error.kind() {
+                        ErrorKind::Corrupt { resume_at, .. } => *resume_at,
+                        _ => self.end,
+                    };
+                    return Some(Err(error));
+                }
+            };
+            self.next = records.next_offset().unwrap_or(self.end);
+            if !records.is_empty() {
+                return Some(Ok(records));
+            }
+        }
+        None
+    }
+}
+
+/// How much one step of a [`Scan`] reads.
+const SCAN_BYTES: usize = 1 << 20;

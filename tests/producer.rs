@@ -1,0 +1,292 @@
+//! What a producer promises beyond the walk of one record (Kafka's cases L, and what this crate adds).
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use logstead::{
+    Acks, Durability, ErrorKind, FaultKind, FaultOp, Maintenance, ManualClock, Partitioner, ProducerConfig,
+    Record, SimDisk, Store, TimestampType, TopicConfig,
+};
+
+fn manual(disk: &SimDisk, clock: &ManualClock) -> Store {
+    Store::options().maintenance(Maintenance::Manual).clock(clock.clone()).disk(disk).open("/s").unwrap()
+}
+
+/// A store that stands still unless it is moved.
+fn still() -> (SimDisk, ManualClock, Store) {
+    let (disk, clock) = (SimDisk::new(1), ManualClock::new(1_000_000));
+    let store = manual(&disk, &clock);
+    (disk, clock, store)
+}
+
+#[test]
+fn l04_a_lingering_batch_is_ready_after_linger_ms_and_not_before() {
+    let (_disk, clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default().durability(Durability::PageCache)).unwrap();
+    let producer = store.producer_with(ProducerConfig::default().linger_ms(10)).unwrap();
+    producer.send(Record::to(&topic).value("v")).unwrap();
+    assert_eq!(store.maintain().unwrap().next_due, Some(Duration::from_millis(10)));
+    clock.advance(Duration::from_millis(9));
+    store.maintain().unwrap();
+    assert_eq!(topic.partition(0).unwrap().log_end_offset(), 0);
+    clock.advance(Duration::from_millis(1));
+    store.maintain().unwrap();
+    assert_eq!(topic.partition(0).unwrap().log_end_offset(), 1);
+}
+
+#[test]
+fn l05_a_full_batch_is_appended_at_once() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let producer =
+        store.producer_with(ProducerConfig::default().linger_ms(60_000).batch_size(1_000)).unwrap();
+    for _ in 0..10 {
+        producer.send(Record::to(&topic).value(&[7; 150])).unwrap();
+    }
+    assert!(topic.partition(0).unwrap().log_end_offset() >= 5);
+}
+
+#[test]
+fn l06_a_record_larger_than_batch_size_goes_alone_up_to_max_request_size() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let config = ProducerConfig::default().batch_size(1_000).max_request_size(5_000);
+    let producer = store.producer_with(config).unwrap();
+    producer.send(Record::to(&topic).value("small")).unwrap();
+    let large = producer.send(Record::to(&topic).value(&[1; 4_000])).unwrap().wait().unwrap();
+    assert_eq!(large.offset, 1);
+    let batches = topic.partition(0).unwrap().read(0, 1 << 20).unwrap();
+    assert_eq!(
+        batches.batches().map(|b| (b.base_offset(), b.last_offset())).collect::<Vec<_>>(),
+        [(0, 0), (1, 1)]
+    );
+    let refused = producer.send(Record::to(&topic).value(&[1; 5_001])).unwrap_err();
+    assert!(matches!(refused.kind(), ErrorKind::RecordTooLarge { limit: 5_000, .. }), "{refused}");
+}
+
+#[test]
+fn l07_records_without_a_key_leave_no_fractional_batches() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default().partitions(3)).unwrap();
+    let config = ProducerConfig::default().batch_size(1_000).linger_ms(60_000).acks(Acks::Leader);
+    let producer = store.producer_with(config).unwrap();
+    for _ in 0..200 {
+        producer.send(Record::to(&topic).value(&[7; 140])).unwrap();
+    }
+    let mut batches = 0;
+    let ends = [0, 1, 2].map(|p| topic.partition(p).unwrap().log_end_offset());
+    producer.flush().unwrap();
+    for (p, end) in (0..).zip(ends) {
+        let partition = topic.partition(p).unwrap();
+        for records in partition.scan(0) {
+            for batch in records.unwrap().batches().filter(|batch| batch.last_offset() < end) {
+                batches += 1;
+                assert!(batch.records().count() >= 5, "{batch:?}");
+            }
+        }
+    }
+    assert!(batches > 20);
+}
+
+#[test]
+fn l09_a_delivery_timeout_below_linger_is_refused() {
+    let config = ProducerConfig::default().linger_ms(200).delivery_timeout_ms(100);
+    let (_disk, _clock, store) = still();
+    assert!(matches!(store.producer_with(config).unwrap_err().kind(), ErrorKind::InvalidConfig { .. }));
+}
+
+#[test]
+fn f12_log_append_time_stamps_every_record_with_the_time_of_its_append() {
+    let (_disk, clock, store) = still();
+    let config = TopicConfig::default().timestamp_type(TimestampType::LogAppendTime);
+    let topic = store.create_topic("t", config).unwrap();
+    let producer = store.producer().unwrap();
+    producer.send(Record::to(&topic).value("v").timestamp_ms(5)).unwrap();
+    clock.advance(Duration::from_secs(1));
+    producer.flush().unwrap();
+    let records = topic.partition(0).unwrap().read(0, 1).unwrap();
+    assert_eq!(records.iter().map(|r| r.timestamp_ms()).collect::<Vec<_>>(), [1_001_000]);
+    assert_eq!(records.batches().next().unwrap().timestamp_type(), TimestampType::LogAppendTime);
+}
+
+#[test]
+fn acks_none_leader_and_all_complete_when_they_say() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let send = |acks| {
+        let producer = store.producer_with(ProducerConfig::default().acks(acks)).unwrap();
+        producer.send(Record::to(&topic).value("v")).unwrap().wait().unwrap()
+    };
+    let none = send(Acks::None);
+    assert_eq!((none.offset, none.durability), (-1, Durability::PageCache));
+    let leader = send(Acks::Leader);
+    assert_eq!((leader.offset, leader.durability), (1, Durability::PageCache));
+    assert_eq!(topic.partition(0).unwrap().high_watermark(), 0, "nothing was synced for it");
+    let all = send(Acks::All);
+    assert_eq!((all.offset, all.durability), (2, Durability::Disk));
+    assert_eq!(topic.partition(0).unwrap().high_watermark(), 3);
+}
+
+#[test]
+fn a_receipt_has_the_records_own_timestamp_however_far_from_the_others() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let producer = store.producer().unwrap();
+    let times = [1_700_000_000_000, 0, 1_700_000_000_001, i64::MAX, -1];
+    let sent: Vec<_> = times
+        .iter()
+        .map(|t| producer.send(Record::to(&topic).value("v").timestamp_ms(*t)).unwrap())
+        .collect();
+    let got: Vec<_> = sent.into_iter().map(|delivery| delivery.wait().unwrap().timestamp_ms).collect();
+    assert_eq!(got, times);
+}
+
+struct ByLength;
+
+impl Partitioner for ByLength {
+    fn partition(&self, _topic: &str, key: Option<&[u8]>, _value: Option<&[u8]>, _partitions: u32) -> i32 {
+        key.map_or(99, |key| key.len() as i32)
+    }
+}
+
+#[test]
+fn a_partitioner_of_ones_own_decides_unless_the_record_does() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default().partitions(4)).unwrap();
+    let producer = store.producer_with(ProducerConfig::default().partitioner(ByLength)).unwrap();
+    let partition = |record| producer.send(record).unwrap().wait().unwrap().partition;
+    assert_eq!(partition(Record::to(&topic).key("abc")), 3);
+    assert_eq!(partition(Record::to(&topic).key("abc").partition(1)), 1);
+    let wild = producer.send(Record::to(&topic).value("no key")).unwrap_err();
+    assert!(
+        matches!(wild.kind(), ErrorKind::UnknownPartition { partition: 99, partitions: 4, .. }),
+        "{wild}"
+    );
+}
+
+#[test]
+fn the_hook_hears_of_every_batch_once_in_order_and_may_send_but_not_wait() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let producer = store.producer_with(ProducerConfig::default().batch_size(0)).unwrap();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let inside = producer.clone();
+    let note = Arc::clone(&heard);
+    producer
+        .on_delivery(move |outcome| {
+            let receipt = outcome.as_ref().unwrap();
+            assert_eq!(receipt.durability, Durability::Disk);
+            assert!(matches!(inside.flush().unwrap_err().kind(), ErrorKind::WouldWaitForItself { .. }));
+            if receipt.offsets.start < 3 {
+                inside.send(Record::to("t").value("from the hook")).unwrap();
+            }
+            note.lock().unwrap().push(receipt.offsets.clone());
+        })
+        .unwrap();
+    assert!(producer.on_delivery(|_| {}).is_err(), "one a producer");
+    for _ in 0..3 {
+        producer.send(Record::to(&topic).value("v")).unwrap().wait().unwrap();
+    }
+    while topic.partition(0).unwrap().high_watermark() < 6 {
+        producer.flush().unwrap();
+    }
+    let heard = heard.lock().unwrap();
+    assert_eq!(heard.iter().map(|offsets| offsets.start).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn the_hook_and_every_delivery_of_a_failed_group_hear_of_it_and_no_offset_is_given_out() {
+    let (disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let producer = store.producer().unwrap();
+    let errors = Arc::new(Mutex::new(0));
+    let note = Arc::clone(&errors);
+    producer.on_delivery(move |outcome| *note.lock().unwrap() += i32::from(outcome.is_err())).unwrap();
+    let sent: Vec<_> = (0..3).map(|_| producer.send(Record::to(&topic).value("v")).unwrap()).collect();
+    disk.fail_nth(FaultOp::Write, 1, FaultKind::NoSpace, false);
+    for delivery in sent {
+        let error = delivery.wait().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Full { .. }), "{error}");
+    }
+    assert_eq!(*errors.lock().unwrap(), 1, "one batch");
+    assert!(matches!(producer.flush().unwrap_err().kind(), ErrorKind::Full { .. }), "flush tells it once");
+    producer.flush().unwrap();
+    let next = producer.send(Record::to(&topic).value("v")).unwrap().wait().unwrap();
+    assert_eq!(next.offset, 0);
+}
+
+#[test]
+fn a_failed_sync_fails_who_waits_and_the_partition_takes_no_more() {
+    let (disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default().partitions(2)).unwrap();
+    let producer = store.producer().unwrap();
+    let sent: Vec<_> =
+        (0..3).map(|_| producer.send(Record::to(&topic).partition(0).value("v")).unwrap()).collect();
+    disk.fail_nth(FaultOp::SyncData, 1, FaultKind::Io, false);
+    for delivery in sent {
+        let error = delivery.wait().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Poisoned { partition: 0, from: 0, .. }), "{error}");
+    }
+    let again = producer.send(Record::to(&topic).partition(0).value("v")).unwrap_err();
+    assert!(matches!(again.kind(), ErrorKind::Poisoned { .. }), "{again}");
+    let other = producer.send(Record::to(&topic).partition(1).value("v")).unwrap().wait().unwrap();
+    assert_eq!(other.offset, 0, "other partitions go on");
+    store.recover("t", 0).unwrap();
+    producer.send(Record::to(&topic).partition(0).value("v")).unwrap().wait().unwrap();
+}
+
+#[test]
+fn buffer_memory_full_of_half_filled_batches_makes_progress() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default().partitions(1_000)).unwrap();
+    let config = ProducerConfig::default().batch_size(4_096).buffer_memory(100 * 4_096).linger_ms(60_000);
+    let producer = store.producer_with(config).unwrap();
+    for round in 0..3 {
+        for p in 0..1_000 {
+            producer.send(Record::to(&topic).partition(p).value(&[round; 100])).unwrap();
+        }
+    }
+    producer.flush().unwrap();
+    let total: i64 = (0..1_000).map(|p| topic.partition(p).unwrap().high_watermark()).sum();
+    assert_eq!(total, 3_000);
+}
+
+#[test]
+fn close_takes_no_more_and_commits_what_was_sent() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let producer = store.producer().unwrap();
+    let other = producer.clone();
+    producer.send(Record::to(&topic).value("v")).unwrap();
+    producer.close_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(topic.partition(0).unwrap().high_watermark(), 1);
+    assert!(matches!(other.send(Record::to(&topic)).unwrap_err().kind(), ErrorKind::Closed));
+}
+
+#[test]
+fn the_writer_loses_nothing_when_the_disk_is_full_and_goes_on_when_there_is_space() {
+    let (disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let mut writer = partition.writer(ProducerConfig::default().batch_size(500)).unwrap();
+    disk.fail_nth(FaultOp::Write, 1, FaultKind::NoSpace, true);
+    let mut taken = 0;
+    for i in 0..50_u32 {
+        taken += i64::from(writer.send(Record::to(&topic).value(&i.to_be_bytes())).is_ok());
+    }
+    assert!((1..50).contains(&taken), "{taken}");
+    assert!(matches!(writer.flush().unwrap_err().kind(), ErrorKind::Full { .. }));
+    disk.clear_faults();
+    assert_eq!(writer.flush().unwrap(), taken);
+    assert_eq!(partition.high_watermark(), taken);
+    let values: Vec<u32> = partition
+        .scan(0)
+        .flat_map(|records| {
+            let records = records.unwrap();
+            let of = |v: Option<&[u8]>| u32::from_be_bytes(v.unwrap().try_into().unwrap());
+            records.iter().map(|r| of(r.value())).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(values, (0..taken as u32).collect::<Vec<_>>());
+}
