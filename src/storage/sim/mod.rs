@@ -112,8 +112,8 @@ impl SimDisk {
 
     /// Makes the `nth` operation of that sort from now (1 is the next) fail, and when `sticky` all after it.
     ///
-    /// A failed write writes nothing; see [`fail_write_short`](Self::fail_write_short). A failed sync of a file loses what
-    /// it was to save, as on Linux: reads still show it, later syncs succeed without saving it.
+    /// A failed write writes nothing; see [`fail_write_short`](Self::fail_write_short). A failed sync of a file loses
+    /// what it was to save, as on Linux: reads still show it, later syncs succeed without saving it.
     pub fn fail_nth(&self, op: FaultOp, nth: u64, kind: FaultKind, sticky: bool) {
         self.0.lock().faults.add(op, nth, kind, sticky, 0);
     }
