@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::hook::check_outside;
 use super::lane::Lane;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::Completion;
+use crate::log::{Completion, Log};
 use crate::record::{BatchHeader, TimestampType};
 use crate::sync::{Arc, AtomicI64, Mutex, OnceLock, Ordering};
 use crate::topic::BatchReceipt;
@@ -37,6 +37,9 @@ pub(super) struct BatchCell {
     base_offset: AtomicI64,
     end_offset: AtomicI64,
     failure: OnceLock<Error>,
+    /// Where it was appended. Not looked up again: after a recovery the partition has another log, in which the same
+    /// offsets may be other records'.
+    log: OnceLock<Arc<Log>>,
     /// The time that the log gave all its records; -1: they kept their own.
     append_time: AtomicI64,
     base_timestamp: i64,
@@ -54,6 +57,7 @@ impl BatchCell {
             base_offset: AtomicI64::new(PENDING),
             end_offset: AtomicI64::new(PENDING),
             failure: OnceLock::new(),
+            log: OnceLock::new(),
             append_time: AtomicI64::new(-1),
             base_timestamp,
             far_timestamps: Mutex::new(Vec::new()),
@@ -72,7 +76,8 @@ impl BatchCell {
     }
 
     /// The batch was appended, as `header` says.
-    pub(super) fn appended(&self, header: &BatchHeader) {
+    pub(super) fn appended(&self, log: &Arc<Log>, header: &BatchHeader) {
+        let _ = self.log.set(Arc::clone(log));
         if header.timestamp_type() == TimestampType::LogAppendTime {
             self.append_time.store(header.max_timestamp, Ordering::Relaxed);
         }
@@ -89,6 +94,10 @@ impl BatchCell {
     fn receipt(&self, durability: Durability) -> BatchReceipt {
         let offsets = self.base_offset.load(Ordering::Acquire)..self.end_offset.load(Ordering::Relaxed);
         BatchReceipt::new(self.lane.topic_name(), self.lane.partition(), offsets, durability)
+    }
+
+    fn log(&self) -> Result<&Arc<Log>> {
+        self.log.get().ok_or_else(|| ErrorKind::Closed.into())
     }
 
     /// `None`: not appended yet.
@@ -153,7 +162,7 @@ impl Delivery {
         if lane.acks() == Acks::Leader {
             return Some(Ok(self.receipt(Some(offset), Durability::PageCache)));
         }
-        let log = match lane.log() {
+        let log = match self.cell.log() {
             Ok(log) => log,
             Err(error) => return Some(Err(error)),
         };
@@ -171,7 +180,7 @@ impl Delivery {
             let in_time = match self.cell.base_offset() {
                 None => self.cell.lane.drive(deadline)?,
                 Some(base) => {
-                    self.cell.lane.log()?.wait_committed(base? + Offset::from(self.index) + 1, deadline)?
+                    self.cell.log()?.wait_committed(base? + Offset::from(self.index) + 1, deadline)?
                 }
             };
             if !in_time {

@@ -39,7 +39,7 @@ struct State {
     /// Listed among the lanes whose batches linger.
     listed: bool,
     /// One behind the last record that was appended from here.
-    appended_end: Offset,
+    appended: Option<(Arc<Log>, Offset)>,
     /// The first error since the last flush.
     failure: Option<Error>,
     spare: Option<BatchBuilder>,
@@ -226,10 +226,10 @@ impl Lane {
             }
             let mut scratch = std::mem::take(&mut state.scratch);
             drop(state);
-            let (appended_end, failure, spare) = self.append(&mut batches, &mut scratch);
+            let (appended, failure, spare) = self.append(&mut batches, &mut scratch);
             state = self.state.lock();
             state.scratch = scratch;
-            state.appended_end = state.appended_end.max(appended_end);
+            state.appended = appended.or(state.appended.take());
             state.spare = spare.or(state.spare.take());
             if state.failure.is_none() {
                 state.failure = failure;
@@ -245,15 +245,19 @@ impl Lane {
         &self,
         batches: &mut VecDeque<OpenBatch>,
         scratch: &mut Vec<u8>,
-    ) -> (Offset, Option<Error>, Option<BatchBuilder>) {
+    ) -> (Option<(Arc<Log>, Offset)>, Option<Error>, Option<BatchBuilder>) {
         let config = &self.shared.config;
         let mut failure = None;
-        let mut appended_end = 0;
+        let mut appended = None;
         let mut sealed: Vec<Sealed> = Vec::with_capacity(batches.len());
         let mut cells = Vec::with_capacity(batches.len());
         let mut freed_bytes = 0;
         for mut batch in batches.drain(..) {
             freed_bytes += batch.reserved_bytes;
+            if batch.builder.is_empty() {
+                // Opened for a record that was refused.
+                continue;
+            }
             match batch.builder.seal(config.compression, config.compression_level, scratch) {
                 Ok(bytes) => {
                     sealed.push(bytes);
@@ -268,10 +272,11 @@ impl Lane {
             match log.as_ref().map_err(Error::clone).and_then(|log| log.append(rest, None)) {
                 Ok(count) => {
                     for (cell, batch) in cells.iter().zip(&sealed).skip(done).take(count) {
-                        appended_end = batch.header().next_offset();
-                        cell.appended(batch.header());
                         if let Ok(log) = &log {
-                            self.tell(log, cell, appended_end);
+                            let end = batch.header().next_offset();
+                            appended = Some((Arc::clone(log), end));
+                            cell.appended(log, batch.header());
+                            self.tell(log, cell, end);
                         }
                     }
                     done += count;
@@ -287,7 +292,7 @@ impl Lane {
         }
         self.shared.release(freed_bytes);
         let spare = sealed.pop().map(|batch| BatchBuilder::from_buffer(batch.into_buffer()));
-        (appended_end, failure, spare)
+        (appended, failure, spare)
     }
 
     fn fail(&self, cell: &Arc<BatchCell>, error: Error, failure: &mut Option<Error>) {
@@ -331,14 +336,22 @@ impl Lane {
         if !self.drain_all(deadline) {
             return Ok(false);
         }
-        let (end, failure) = {
+        let (appended, failure) = {
             let mut state = self.state.lock();
-            (state.appended_end, state.failure.take())
+            (state.appended.clone(), state.failure.take())
         };
         if let Some(failure) = failure {
             return Err(failure);
         }
-        if end > 0 { self.log()?.wait_committed(end, deadline) } else { Ok(true) }
+        let Some((log, end)) = appended else { return Ok(true) };
+        let committed = log.wait_committed(end, deadline);
+        let mut state = self.state.lock();
+        if committed.as_ref().is_ok_and(|in_time| !in_time) {
+            return committed;
+        }
+        // Said once: the next call answers for what is sent after this one.
+        state.appended.take_if(|(same, upto)| *upto == end && Arc::ptr_eq(same, &log));
+        committed
     }
 
     /// When the oldest batch is due.
