@@ -158,8 +158,13 @@ impl Log {
     fn roll(&self, old: &Arc<Segment>, base: Offset) -> Result<Arc<Segment>> {
         let mut segments = self.segments.read().clone();
         let now = self.context.clock.now_ms();
-        let new =
-            Segment::create(&self.context.storage, &self.dir, base, Self::segment_config(&self.config), now)?;
+        let new = Segment::create(
+            &self.context.storage,
+            &self.dir,
+            base,
+            Self::segment_config(&self.config, self.contiguous),
+            now,
+        )?;
         let new = Arc::new(new);
         if base == old.base() {
             // An empty segment whose indexes are full: made anew at the same base (E9).

@@ -143,7 +143,7 @@ fn offsets(log: &Arc<Log>) -> Vec<Offset> {
     let mut offsets = Vec::new();
     let mut at = log.log_start();
     while at < log.high_watermark() {
-        let records = log.read(at, 1 << 20).unwrap();
+        let records = log.read(at, ReadOptions::max_bytes(1 << 20)).unwrap();
         offsets.extend(records.iter().map(|record| record.offset()));
         at = records.next_offset().unwrap_or(log.high_watermark());
     }
@@ -262,7 +262,7 @@ fn d05_what_is_cut_is_gone_and_the_log_goes_on_thirty_times() {
             let (log, events) = bench.open(&page_cache());
             assert!(matches!(&*events, [RecoveryEvent::TailCut { .. }]), "{events:?}");
             assert_eq!(offsets(&log), (0..=o).collect::<Vec<_>>());
-            assert!(out_of_range(log.read(o + 2, 1)).is_some());
+            assert!(out_of_range(log.read(o + 2, ReadOptions::max_bytes(1))).is_some());
             log.close().unwrap();
         }
     });
@@ -506,10 +506,10 @@ fn f01_reads_outside_the_log_are_out_of_range_at_its_end_empty() {
     each(|bench| {
         bench.plant(1_024, &[one(1_024)]);
         let (log, _) = bench.open(&page_cache());
-        assert!(log.read(1_025, 1_000).unwrap().is_empty());
-        assert_eq!(out_of_range(log.read(0, 1_000)), Some((0, 1_024..1_025)));
-        assert_eq!(out_of_range(log.read(1_026, 1_000)), Some((1_026, 1_024..1_025)));
-        assert_eq!(out_of_range(log.read(-1, 1_000)), Some((-1, 1_024..1_025)));
+        assert!(log.read(1_025, ReadOptions::max_bytes(1_000)).unwrap().is_empty());
+        assert_eq!(out_of_range(log.read(0, ReadOptions::max_bytes(1_000))), Some((0, 1_024..1_025)));
+        assert_eq!(out_of_range(log.read(1_026, ReadOptions::max_bytes(1_000))), Some((1_026, 1_024..1_025)));
+        assert_eq!(out_of_range(log.read(-1, ReadOptions::max_bytes(1_000))), Some((-1, 1_024..1_025)));
     });
 }
 
@@ -520,7 +520,7 @@ fn f02_at_least_one_whole_batch_is_read_however_few_bytes_are_asked_for() {
         bench.plant(0, &(0..50).map(|i| batch(&[(i * 7, i), (i * 7 + 3, i)])).collect::<Vec<_>>());
         let (log, _) = bench.open_kafkas();
         for i in 0..346 {
-            let records = log.read(i, 1).unwrap();
+            let records = log.read(i, ReadOptions::max_bytes(1)).unwrap();
             let first = records.batches().next().unwrap();
             assert_eq!(records.batches().count(), 1);
             // The batch with the smallest last offset at or behind i.
@@ -538,7 +538,11 @@ fn f03_a_read_in_a_hole_between_segments_gives_what_lies_behind() {
         bench.plant(10, &[one(10), one(11)]);
         let (log, _) = bench.open_kafkas();
         for offset in 2..=10 {
-            assert_eq!(log.read(offset, 1).unwrap().iter().next().unwrap().offset(), 10, "{offset}");
+            assert_eq!(
+                log.read(offset, ReadOptions::max_bytes(1)).unwrap().iter().next().unwrap().offset(),
+                10,
+                "{offset}"
+            );
         }
         assert_eq!(offsets(&log), [0, 1, 10, 11]);
     });
@@ -552,11 +556,11 @@ fn f03_a_hole_in_a_topic_of_ours_is_an_error_that_says_where_to_go_on() {
         bench.plant(10, &[one(10), one(11)]);
         let proven = OpenHints { recovery_point: Some(12), contiguous: true, ..OpenHints::default() };
         let (log, _) = bench.open_with(&page_cache(), proven);
-        let error = log.read(5, 1).unwrap_err();
+        let error = log.read(5, ReadOptions::max_bytes(1)).unwrap_err();
         let ErrorKind::Corrupt { offsets, resume_at, file, .. } = error.kind() else { panic!("{error}") };
         assert_eq!((offsets.clone(), *resume_at), (5..10, 10));
         assert!(file.ends_with(log_name(0)));
-        assert_eq!(log.read(10, 1 << 20).unwrap().len(), 2);
+        assert_eq!(log.read(10, ReadOptions::max_bytes(1 << 20)).unwrap().len(), 2);
     });
 }
 
@@ -611,7 +615,7 @@ fn f12_append_time_is_stamped_and_the_payload_is_left_as_it_came() {
             let header = *batches[0].header();
             assert_eq!((header.base_offset, header.max_timestamp), (i as Offset * 3, NOW_MS as i64));
             assert_eq!(&batches[0].bytes()[61..], payload);
-            let records = log.read(header.base_offset, 1).unwrap();
+            let records = log.read(header.base_offset, ReadOptions::max_bytes(1)).unwrap();
             assert_eq!(records.len(), 3);
             assert!(records.iter().all(|record| record.timestamp_ms() == NOW_MS as i64));
         }
@@ -797,10 +801,10 @@ fn g08_damage_below_the_recovery_point_is_found_by_the_read_that_meets_it() {
         let hints = OpenHints { recovery_point: Some(bases[2]), contiguous: true, ..OpenHints::default() };
         let (log, events) = bench.open_with(&rolling(), hints);
         assert_eq!(events, []);
-        let error = log.read(1, 1).unwrap_err();
+        let error = log.read(1, ReadOptions::max_bytes(1)).unwrap_err();
         let ErrorKind::Corrupt { offsets, resume_at: 2, .. } = error.kind() else { panic!("{error}") };
         assert_eq!(*offsets, 1..2);
-        assert_eq!(log.read(2, 1).unwrap().iter().next().unwrap().offset(), 2);
+        assert_eq!(log.read(2, ReadOptions::max_bytes(1)).unwrap().iter().next().unwrap().offset(), 2);
         assert_eq!(log.log_end(), 30);
     });
 }

@@ -38,7 +38,8 @@ struct State {
     open_wanted: bool,
     /// Listed among the lanes whose batches linger.
     listed: bool,
-    /// One behind the last record that was appended from here.
+    /// One behind the last record that was appended from here, and the log that took it: a recovery puts another in
+    /// its place, whose offsets say nothing about it.
     appended: Option<(Arc<Log>, Offset)>,
     /// The first error since the last flush.
     failure: Option<Error>,
@@ -52,6 +53,15 @@ struct OpenBatch {
     cell: Arc<BatchCell>,
     reserved_bytes: usize,
     due: Duration,
+}
+
+/// What became of batches that were taken out of the lane.
+struct Appended {
+    /// One behind the last record, and the log that took it.
+    end: Option<(Arc<Log>, Offset)>,
+    failure: Option<Error>,
+    /// A buffer to go on with.
+    spare: Option<BatchBuilder>,
 }
 
 /// A record, taken apart, with what was computed of it on the way.
@@ -226,10 +236,18 @@ impl Lane {
             }
             let mut scratch = std::mem::take(&mut state.scratch);
             drop(state);
-            let (appended, failure, spare) = self.append(&mut batches, &mut scratch);
+            let Appended { end, failure, spare } = self.append(&mut batches, &mut scratch);
             state = self.state.lock();
             state.scratch = scratch;
-            state.appended = appended.or(state.appended.take());
+            if let Some((log, end)) = end {
+                let before = state.appended.replace((Arc::clone(&log), end));
+                if let Some((old, end)) = before.filter(|(old, _)| !Arc::ptr_eq(old, &log))
+                    && old.high_watermark() < end
+                    && state.failure.is_none()
+                {
+                    state.failure = old.failure().cloned();
+                }
+            }
             state.spare = spare.or(state.spare.take());
             if state.failure.is_none() {
                 state.failure = failure;
@@ -241,11 +259,7 @@ impl Lane {
     }
 
     /// Seals and appends batches in order, and tells their deliveries.
-    fn append(
-        &self,
-        batches: &mut VecDeque<OpenBatch>,
-        scratch: &mut Vec<u8>,
-    ) -> (Option<(Arc<Log>, Offset)>, Option<Error>, Option<BatchBuilder>) {
+    fn append(&self, batches: &mut VecDeque<OpenBatch>, scratch: &mut Vec<u8>) -> Appended {
         let config = &self.shared.config;
         let mut failure = None;
         let mut appended = None;
@@ -272,11 +286,11 @@ impl Lane {
             match log.as_ref().map_err(Error::clone).and_then(|log| log.append(rest, None)) {
                 Ok(count) => {
                     for (cell, batch) in cells.iter().zip(&sealed).skip(done).take(count) {
+                        let end = batch.header().next_offset();
                         if let Ok(log) = &log {
-                            let end = batch.header().next_offset();
-                            appended = Some((Arc::clone(log), end));
                             cell.appended(log, batch.header());
                             self.tell(log, cell, end);
+                            appended = Some((Arc::clone(log), end));
                         }
                     }
                     done += count;
@@ -292,7 +306,7 @@ impl Lane {
         }
         self.shared.release(freed_bytes);
         let spare = sealed.pop().map(|batch| BatchBuilder::from_buffer(batch.into_buffer()));
-        (appended, failure, spare)
+        Appended { end: appended, failure, spare }
     }
 
     fn fail(&self, cell: &Arc<BatchCell>, error: Error, failure: &mut Option<Error>) {
@@ -344,14 +358,12 @@ impl Lane {
             return Err(failure);
         }
         let Some((log, end)) = appended else { return Ok(true) };
-        let committed = log.wait_committed(end, deadline);
-        let mut state = self.state.lock();
-        if committed.as_ref().is_ok_and(|in_time| !in_time) {
-            return committed;
+        let result = log.wait_committed(end, deadline);
+        if result.is_err() && self.log().is_ok_and(|now| !Arc::ptr_eq(&now, &log)) {
+            // Said once; from now on the log that took its place counts.
+            self.state.lock().appended.take_if(|(old, _)| Arc::ptr_eq(old, &log));
         }
-        // Said once: the next call answers for what is sent after this one.
-        state.appended.take_if(|(same, upto)| *upto == end && Arc::ptr_eq(same, &log));
-        committed
+        result
     }
 
     /// When the oldest batch is due.

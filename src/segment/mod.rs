@@ -7,6 +7,8 @@
 //! - An index is a hint: what it points to is compared with the batch found there, and an index that lies is
 //!   rebuilt from the log.
 //! - A sealed segment's index files are exact: no zero tail, and the last time entry is its youngest record.
+//! - An offset entry is written after the time entries up to it are synced: after a crash the offset index never knows
+//!   more than the time index. Files that say more than the log confirms are cut when the segment is opened.
 
 pub(crate) mod name;
 mod offset_index;
@@ -34,6 +36,8 @@ const UNFLUSHED_ENTRIES_MAX: usize = 1_024;
 /// The settings a segment follows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentConfig {
+    /// Offsets follow one another without gaps.
+    pub(crate) contiguous: bool,
     pub(crate) index_interval_bytes: u64,
     pub(crate) segment_index_bytes: u64,
 }
@@ -70,6 +74,36 @@ pub(crate) struct Landing {
     pub(crate) position: u64,
     pub(crate) header: BatchHeader,
     pub(crate) expected_base: Option<Offset>,
+}
+
+/// The offsets of batch after batch, the part of a header that Kafka's checksum leaves out.
+struct Order {
+    /// What the batch in front promised; `None` behind damage.
+    expected: Option<Offset>,
+    floor: Offset,
+    contiguous: bool,
+}
+
+impl Order {
+    fn new(base: Offset, contiguous: bool) -> Self {
+        Order { expected: Some(base), floor: base, contiguous }
+    }
+
+    fn takes(&self, header: &BatchHeader) -> bool {
+        match self.expected {
+            Some(expected) if self.contiguous => header.base_offset == expected,
+            _ => header.base_offset >= self.floor,
+        }
+    }
+
+    fn pass(&mut self, header: &BatchHeader) {
+        self.floor = header.next_offset();
+        self.expected = Some(self.floor);
+    }
+
+    fn lose(&mut self) {
+        self.expected = None;
+    }
 }
 
 /// The indexes of a segment, by its age.
@@ -156,6 +190,8 @@ pub(crate) struct Segment {
     written: AtomicU64,
     visible: AtomicU64,
     sealed: AtomicBool,
+    /// The index was made stepping over damage: it does not know the times of what lies there.
+    damaged: AtomicBool,
     /// Bytes known to be on the device.
     synced: AtomicU64,
     /// Whether the directory entry is on the device.
@@ -200,6 +236,7 @@ impl Segment {
             written: AtomicU64::new(0),
             visible: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
             synced: AtomicU64::new(0),
             entry_synced: AtomicBool::new(true),
             created_ms: now_ms,
@@ -336,6 +373,7 @@ impl Segment {
             for name in [name::offset_index(self.base), name::time_index(self.base)] {
                 let _ = self.storage.remove_file(&self.dir.join(name));
             }
+            let _ = self.storage.sync_dir(&self.dir);
         }
     }
 
@@ -349,8 +387,8 @@ impl Segment {
             ),
             _ => return Ok(()),
         };
+        self.write_index(&name::time_index(self.base), &times, flushed.1)?.sync_data()?;
         self.write_index(&name::offset_index(self.base), &offsets, flushed.0)?;
-        self.write_index(&name::time_index(self.base), &times, flushed.1)?;
         if let Index::Growing(growing) = &mut *self.index.write() {
             growing.flushed = (flushed.0 + offsets.len(), flushed.1 + times.len());
         }
@@ -360,21 +398,25 @@ impl Segment {
     /// Makes the index files exact and durable.
     pub(crate) fn sync_index(&self) -> Result<()> {
         self.flush_index(true)?;
-        for name in [name::offset_index(self.base), name::time_index(self.base)] {
-            self.storage.open(&self.dir.join(name), Open::Write)?.sync_data()?;
-        }
-        Ok(())
+        self.storage.open(&self.dir.join(name::offset_index(self.base)), Open::Write)?.sync_data()
     }
 
-    fn write_index(&self, name: &str, bytes: &[u8], at: usize) -> Result<()> {
+    fn write_index(&self, name: &str, bytes: &[u8], at: usize) -> Result<Arc<dyn File>> {
         let path = self.dir.join(name);
         // Nothing was flushed yet: what lies there is of another life of this segment.
         let file = self.storage.open(&path, if at == 0 { Open::Truncate } else { Open::Write })?;
-        if bytes.is_empty() { Ok(()) } else { file.write_at(bytes, at as u64) }
+        if !bytes.is_empty() {
+            file.write_at(bytes, at as u64)?;
+        }
+        Ok(file)
     }
 
     /// The youngest timestamp of the segment, -1 when no record has one. Sealed segments answer from the index.
+    /// Of a damaged segment that is not known: the largest there can be.
     pub(crate) fn max_timestamp(&self) -> Result<i64, Fault> {
+        if self.damaged.load(Ordering::Acquire) {
+            return Ok(i64::MAX);
+        }
         if let Index::Growing(growing) = &*self.index.read() {
             return Ok(growing.max_timestamp);
         }
@@ -384,6 +426,9 @@ impl Segment {
             None if self.visible() == 0 => Ok(-1),
             _ => {
                 self.rebuild_index()?;
+                if self.damaged.load(Ordering::Acquire) {
+                    return Ok(i64::MAX);
+                }
                 Ok(self
                     .with_index(|_, times| time_index::last(times, self.base))?
                     .map_or(-1, |l| l.timestamp))
@@ -393,12 +438,20 @@ impl Segment {
 
     /// An offset at or before which no record is as young as `timestamp`, to start a search by time from.
     pub(crate) fn offset_before(&self, timestamp: i64) -> Result<Offset, Fault> {
+        if self.damaged.load(Ordering::Acquire) {
+            return Ok(self.base);
+        }
         let hint = self.with_index(|_, times| time_index::lookup(times, self.base, timestamp))?;
         match hint {
             None => Ok(self.base),
             Some(entry) if self.entry_holds(entry)? => Ok(entry.offset),
+            // The index in memory is still being written: it stays as it is.
+            Some(_) if !self.sealed.load(Ordering::Acquire) => Ok(self.base),
             Some(_) => {
                 self.rebuild_index()?;
+                if self.damaged.load(Ordering::Acquire) {
+                    return Ok(self.base);
+                }
                 let again = self.with_index(|_, times| time_index::lookup(times, self.base, timestamp))?;
                 Ok(again.map_or(self.base, |entry| entry.offset))
             }
@@ -433,6 +486,38 @@ impl Segment {
             position += header.size() as u64;
         }
         Ok(None)
+    }
+
+    /// As [`Segment::find`], by checksums and the order of offsets instead of headers alone, stepping over damage.
+    /// The landing has an expected base only when no damage lies between it and the batch in front of it.
+    pub(crate) fn find_behind_damage(&self, offset: Offset) -> Result<Option<Landing>, Fault> {
+        let visible = self.visible();
+        let (start, base) = match self.hint(offset, visible)? {
+            Hint::Batch { position, header } => (position, header.base_offset),
+            Hint::Nothing | Hint::Wrong => (0, self.base),
+        };
+        let mut scan = Scan::new(self.file(Open::Read)?.as_ref(), start, visible);
+        let mut order = Order::new(base, self.config.contiguous);
+        loop {
+            match scan.next(true)? {
+                Step::Batch { position, header } if order.takes(&header) => {
+                    if header.last_offset() >= offset {
+                        return Ok(Some(Landing { position, header, expected_base: order.expected }));
+                    }
+                    order.pass(&header);
+                }
+                Step::End => return Ok(None),
+                step => {
+                    if let Step::Batch { position, .. } = step {
+                        scan.reject(position);
+                    }
+                    if scan.resync()?.is_none() {
+                        return Ok(None);
+                    }
+                    order.lose();
+                }
+            }
+        }
     }
 
     /// The index's answer, compared with the log.
@@ -539,7 +624,8 @@ impl Segment {
         match (offsets, times) {
             (Some(offsets), Some(times))
                 if offset_index::is_sane(offsets.bytes(), self.visible())
-                    && time_index::is_sane(times.bytes(), self.base) =>
+                    && time_index::is_sane(times.bytes(), self.base)
+                    && self.times_reach_the_end(offsets.bytes(), times.bytes())? =>
             {
                 *self.index.write() = Index::Sealed { offsets, times };
                 Ok(())
@@ -573,12 +659,25 @@ impl Segment {
         let file = self.file(Open::Read)?;
         let mut growing = Growing::new(self.base, &self.config);
         let mut scan = Scan::new(file.as_ref(), 0, self.visible());
+        let mut order = Order::new(self.base, self.config.contiguous);
         loop {
-            match scan.next(false)? {
-                Step::Batch { position, header } => growing.note(position, &header, &self.config),
+            // Checked: a length that is wrong would hide what it steps over from every later search.
+            match scan.next(true)? {
+                Step::Batch { position, header } if order.takes(&header) => {
+                    growing.note(position, &header, &self.config);
+                    order.pass(&header);
+                }
                 Step::End => break,
-                Step::Bad { .. } if scan.resync()?.is_none() => break,
-                Step::Bad { .. } => {}
+                step => {
+                    self.note_damage();
+                    if let Step::Batch { position, .. } = step {
+                        scan.reject(position);
+                    }
+                    if scan.resync()?.is_none() {
+                        break;
+                    }
+                    order.lose();
+                }
             }
         }
         growing.times.append_last(growing.max_timestamp, growing.max_timestamp_offset);
@@ -589,47 +688,126 @@ impl Segment {
         Ok(())
     }
 
+    /// Whether the batches behind the last offset entry are no younger than the last time entry: a time index that was
+    /// cut short would hide them from a search.
+    fn times_reach_the_end(&self, offsets: &[u8], times: &[u8]) -> Result<bool> {
+        let youngest = time_index::last(times, self.base).map_or(-1, |last| last.timestamp);
+        let from = offset_index::last(offsets, self.base).map_or(0, |last| u64::from(last.position));
+        let mut scan = Scan::new(self.file(Open::Read)?.as_ref(), from, self.visible());
+        loop {
+            match scan.next(false)? {
+                Step::Batch { header, .. } if header.max_timestamp <= youngest => {}
+                Step::End => return Ok(true),
+                Step::Batch { .. } | Step::Bad { .. } => return Ok(false),
+            }
+        }
+    }
+
     /// Takes up the index files of a segment that grows on after a restart: their entries below offset `proven`, if
-    /// the log confirms the last of them. Returns the position and the offset from which the walk must go on; it
-    /// fills the indexes with [`Segment::note`].
-    pub(crate) fn resume_index(&self, proven: Offset, len: u64) -> Result<(u64, Offset)> {
-        let mut growing = Growing::new(self.base, &self.config);
-        let read = |name: String| -> Result<Vec<u8>> {
-            Ok(storage::read_small(self.storage.as_ref(), &self.dir.join(name))?.unwrap_or_default())
-        };
+    /// the log confirms the last of each. What is not taken up is cut off the files. Returns the position and the
+    /// offset from which the walk must go on; it fills the indexes with [`Segment::note`].
+    pub(crate) fn resume_index(
+        &self,
+        proven: Offset,
+        len: u64,
+        clean: bool,
+        read_only: bool,
+    ) -> Result<(u64, Offset)> {
+        let read = |name: String| storage::read_small(self.storage.as_ref(), &self.dir.join(name));
         let offsets = read(name::offset_index(self.base))?;
         let times = read(name::time_index(self.base))?;
-        // A preallocated index (Kafka's own, after a crash) ends in zeros: entries end where they stop rising.
-        let index_bytes_max = self.config.segment_index_bytes;
-        let mut offsets = OffsetIndex::from_bytes(
-            self.base,
-            offset_index::sane_prefix(&offsets, len).to_vec(),
-            index_bytes_max,
-        );
-        let mut times = TimeIndex::from_bytes(
-            self.base,
-            time_index::sane_prefix(&times, self.base).to_vec(),
-            index_bytes_max,
-        );
-        offsets.truncate_to(proven);
-        let mut resume = (0, self.base);
-        if let Some(last) = offsets.last()
-            && let Ok(header) = self.header_at(u64::from(last.position), len)
-            && header.last_offset() == last.offset
-        {
-            times.truncate_to(last.offset + 1);
-            growing.first_timestamp = self.header_at(0, len).ok().map(|first| first.max_timestamp);
-            if let Some(youngest) = times.last() {
-                growing.max_timestamp = youngest.timestamp;
-                growing.max_timestamp_offset = youngest.offset;
-            }
-            growing.offsets = offsets;
-            growing.times = times;
-            growing.bytes_since_entry = header.size() as u64;
-            resume = (u64::from(last.position) + header.size() as u64, header.next_offset());
+        let lens = (offsets.as_ref().map_or(0, Vec::len), times.as_ref().map_or(0, Vec::len));
+        let resumed = match (offsets, times) {
+            (Some(offsets), Some(times)) => self.confirmed(&offsets, &times, proven, len, clean)?,
+            // One of them was lost: what the other says alone is not enough.
+            _ => None,
+        };
+        let (mut growing, resume) =
+            resumed.unwrap_or_else(|| (Growing::new(self.base, &self.config), (0, self.base)));
+        growing.flushed = (growing.offsets.bytes().len(), growing.times.bytes().len());
+        if !read_only {
+            // In this order: see the invariant.
+            self.cut_index(&name::offset_index(self.base), lens.0, growing.flushed.0)?;
+            self.cut_index(&name::time_index(self.base), lens.1, growing.flushed.1)?;
         }
         *self.index.write() = Index::Growing(growing);
         Ok(resume)
+    }
+
+    fn cut_index(&self, name: &str, len: usize, to: usize) -> Result<()> {
+        if len <= to {
+            return Ok(());
+        }
+        let file = self.storage.open(&self.dir.join(name), Open::Write)?;
+        file.set_len(to as u64)?;
+        file.sync_data()
+    }
+
+    /// The part of index files that the log confirms, and where it ends; `None`: nothing of it is to be believed.
+    fn confirmed(
+        &self,
+        offsets: &[u8],
+        times: &[u8],
+        proven: Offset,
+        len: u64,
+        clean: bool,
+    ) -> Result<Option<(Growing, (u64, Offset))>> {
+        let index_bytes_max = self.config.segment_index_bytes;
+        // A preallocated index (Kafka's own, after a crash) ends in zeros: entries end where they stop rising.
+        let offsets = offset_index::sane_prefix(offsets, len).to_vec();
+        let mut offsets = OffsetIndex::from_bytes(self.base, offsets, index_bytes_max);
+        let times = time_index::sane_prefix(times, self.base).to_vec();
+        let mut times = TimeIndex::from_bytes(self.base, times, index_bytes_max);
+        offsets.truncate_to(proven);
+        let Some(last) = offsets.last() else { return Ok(None) };
+        let Some(header) =
+            self.header_if(u64::from(last.position), len)?.filter(|h| h.last_offset() == last.offset)
+        else {
+            return Ok(None);
+        };
+        // The last entry of a closed log is its youngest record, which may lie behind the last offset entry.
+        times.truncate_to(if clean { proven } else { last.offset + 1 });
+        let mut growing = Growing::new(self.base, &self.config);
+        growing.first_timestamp = self.header_if(0, len)?.map(|first| first.max_timestamp);
+        if let Some(youngest) = times.last() {
+            growing.max_timestamp = youngest.timestamp;
+            growing.max_timestamp_offset = youngest.offset;
+            let from = offset_index::lookup(offsets.bytes(), self.base, youngest.offset);
+            let mut position = from.map_or(0, |entry| u64::from(entry.position));
+            let mut at = self.header_if(position, len)?;
+            while let Some(header) = at.filter(|header| header.last_offset() < youngest.offset) {
+                position += header.size() as u64;
+                at = self.header_if(position, len)?;
+            }
+            if at.is_none_or(|h| (h.last_offset(), h.max_timestamp) != (youngest.offset, youngest.timestamp))
+            {
+                return Ok(None);
+            }
+        }
+        if header.max_timestamp > growing.max_timestamp {
+            return Ok(None);
+        }
+        growing.offsets = offsets;
+        growing.times = times;
+        growing.bytes_since_entry = header.size() as u64;
+        Ok(Some((growing, (u64::from(last.position) + header.size() as u64, header.next_offset()))))
+    }
+
+    /// The header at a position; `None` where none is.
+    fn header_if(&self, position: u64, len: u64) -> Result<Option<BatchHeader>> {
+        if position >= len {
+            return Ok(None);
+        }
+        match self.header_at(position, len) {
+            Ok(header) => Ok(Some(header)),
+            Err(Fault::Bytes { .. }) => Ok(None),
+            Err(Fault::Disk(error)) => Err(error),
+        }
+    }
+
+    /// Notes that an index is made without some of the batches.
+    pub(crate) fn note_damage(&self) {
+        self.damaged.store(true, Ordering::Release);
     }
 
     /// Counts a batch that recovery found.

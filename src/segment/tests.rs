@@ -38,7 +38,8 @@ impl Bench {
     fn new(storage: Arc<dyn Storage>, home: Option<tempfile::TempDir>, base: Offset, interval: u64) -> Bench {
         let dir: Arc<Path> = home.as_ref().map_or(Path::new("/t-0"), |home| home.path()).into();
         storage.create_dir(&dir).unwrap();
-        let config = SegmentConfig { index_interval_bytes: interval, segment_index_bytes: 1 << 20 };
+        let config =
+            SegmentConfig { contiguous: false, index_interval_bytes: interval, segment_index_bytes: 1 << 20 };
         let segment = Segment::create(&storage, &dir, base, config, 0).unwrap();
         Bench { storage, dir, config, segment, _home: home }
     }
@@ -158,7 +159,7 @@ fn c12_a_preallocated_or_empty_index_keeps_what_it_holds() {
                 bench.storage.open(&bench.dir.join(name), Open::Write).unwrap().set_len(index_bytes).unwrap();
             }
             let segment = Segment::existing(&bench.storage, &bench.dir, 0, bench.config, 0);
-            let (_, next) = segment.resume_index(Offset::MAX, bench.segment.written()).unwrap();
+            let (_, next) = segment.resume_index(Offset::MAX, bench.segment.written(), true, false).unwrap();
             assert_eq!(next, if entries == 0 { 0 } else { 4 });
             segment.with_index(|offsets, _| assert_eq!(offsets.len(), entries * 8)).unwrap();
         });
@@ -250,7 +251,7 @@ fn d09_a_time_finds_the_batch_of_the_first_record_that_young() {
 #[test]
 fn d10_the_next_offset_follows_the_last_batch() {
     each(40, 4_096, |bench| {
-        assert_eq!(bench.segment.resume_index(0, 0).unwrap(), (0, 40));
+        assert_eq!(bench.segment.resume_index(0, 0, true, false).unwrap(), (0, 40));
         bench.append(&run(50..53));
         let mut scan =
             Scan::new(bench.segment.file(Open::Read).unwrap().as_ref(), 0, bench.segment.written());

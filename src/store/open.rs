@@ -64,7 +64,14 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
             storage.remove_file(&root.join(CLEAN_SHUTDOWN))?;
             storage.sync_dir(root)?;
         }
-        meta::ensure(storage, root)?;
+        if meta::ensure(storage, root)? {
+            // A new store in a directory whose own name may not be durable yet, whoever made it.
+            for dir in root.ancestors().skip(1) {
+                let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+                // Above, not all is ours to sync.
+                let _ = storage.sync_dir(dir);
+            }
+        }
     }
     let catalog = read_catalog(context, &mut report)?;
     let recovery_points = read_checkpoint(context, RECOVERY_POINTS, &mut report);
@@ -257,7 +264,8 @@ pub(super) fn make_partitions(context: &Context, name: &TopicName, entry: &Catal
     for partition in 0..entry.config.partitions {
         make_partition(context, &context.root.join(format!("{name}-{partition}")), &entry.id)?;
     }
-    Ok(())
+    // Of directories that an interrupted call left the names may not be durable.
+    context.storage.sync_dir(&context.root)
 }
 
 fn make_partition(context: &Context, dir: &Path, id: &TopicId) -> Result<()> {

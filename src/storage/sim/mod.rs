@@ -105,21 +105,15 @@ impl SimDisk {
     /// lost by a later power cut. This disk goes on undisturbed.
     pub fn kill(&self) -> SimDisk {
         let inner = self.0.lock();
-        let mut state = inner.state.clone();
-        let open: Vec<u64> = state.files.iter().filter(|(_, f)| f.handles > 0).map(|(id, _)| *id).collect();
-        for id in open {
-            state.file(id).handles = 0;
-            state.release(id);
-        }
-        let disk = SimDisk::with(state, inner.seed);
+        let disk = SimDisk::with(inner.state.killed(), inner.seed);
         disk.0.lock().capacity = inner.capacity;
         disk
     }
 
     /// Makes the `nth` operation of that sort from now (1 is the next) fail, and when `sticky` all after it.
     ///
-    /// A failed write writes nothing; see [`fail_write_short`](Self::fail_write_short). A failed sync of a file loses what
-    /// it was to save, as on Linux: reads still show it, later syncs succeed without saving it.
+    /// A failed write writes nothing; see [`fail_write_short`](Self::fail_write_short). A failed sync of a file loses
+    /// what it was to save, as on Linux: reads still show it, later syncs succeed without saving it.
     pub fn fail_nth(&self, op: FaultOp, nth: u64, kind: FaultKind, sticky: bool) {
         self.0.lock().faults.add(op, nth, kind, sticky, 0);
     }

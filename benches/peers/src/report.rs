@@ -1,0 +1,191 @@
+//! Tables and plots from the figures, in `docs/benchmarks/`.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use crate::Results;
+use crate::peer::About;
+use crate::steps::{WORKLOADS, Workload};
+
+/// What everything is compared with: the better of our two ways in.
+const OURS: [&str; 2] = ["logstead", "logstead-partition"];
+
+struct Row<'a> {
+    peer: &'a About,
+    median: f64,
+    spread: f64,
+}
+
+pub fn write(peers: &[About], results: &Results, rounds: usize, quick: bool) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks");
+    std::fs::create_dir_all(&dir).unwrap();
+    let mut page = head(rounds, quick);
+    page.push_str(&guarantees(peers));
+    let mut ahead = String::new();
+    let mut tables = String::new();
+    for workload in WORKLOADS {
+        let (rows, missing) = rows(workload, peers, results);
+        let ours = ours(workload, &rows);
+        let _ = writeln!(tables, "\n## {} {}\n", workload.id, workload.title);
+        if !rows.is_empty() {
+            let _ = writeln!(tables, "![{}]({}.svg)\n", workload.title, workload.id);
+            let _ = writeln!(tables, "| | {} | spread | of ours |", workload.unit);
+            tables.push_str("|---|---:|---:|---:|\n");
+        }
+        for row in &rows {
+            let of_ours = ours.map_or("-".to_owned(), |ours| format!("{:.2}", row.median / ours));
+            let name = if OURS.contains(&row.peer.name) {
+                format!("**{}**", row.peer.name)
+            } else {
+                row.peer.name.into()
+            };
+            let _ = writeln!(tables, "| {name} | {} | {:.2} | {of_ours} |", human(row.median), row.spread);
+        }
+        if !missing.is_empty() {
+            let _ = writeln!(tables, "\nNot measured: {}.", missing.join("; "));
+        }
+        if let Some(ours) = ours {
+            let better: Vec<_> = rows
+                .iter()
+                .filter(|row| !OURS.contains(&row.peer.name))
+                .filter(|row| if workload.smaller_is_better { row.median < ours } else { row.median > ours })
+                .map(|row| {
+                    let times =
+                        if workload.smaller_is_better { ours / row.median } else { row.median / ours };
+                    format!("{} ({times:.2} times)", row.peer.name)
+                })
+                .collect();
+            if !better.is_empty() {
+                let _ = writeln!(ahead, "- **{}** {}: {}", workload.id, workload.title, better.join(", "));
+            }
+        }
+        if !rows.is_empty() {
+            std::fs::write(dir.join(format!("{}.svg", workload.id)), plot(workload, &rows)).unwrap();
+        }
+    }
+    let _ = writeln!(
+        page,
+        "## Where a peer is ahead of us\n\nOf the better of our two ways in; factors under 1.15 are noise.\n\n{ahead}"
+    );
+    page.push_str(&tables);
+    let path: PathBuf = dir.join("README.md");
+    std::fs::write(&path, page).unwrap();
+    eprintln!("written: {}", path.display());
+}
+
+fn head(rounds: usize, quick: bool) -> String {
+    let command = "cargo run --release --manifest-path benches/peers/Cargo.toml -- all";
+    let flag = if quick { " --quick" } else { "" };
+    format!(
+        "# Measured beside other logs\n\n\
+         Written by `{command}{flag}`: do not edit. What we left out, and how to read this: [notes](notes.md).\n\n\
+         Random payload, no codec, warm page cache; each step in a process of its own, peers in turn, median of {rounds} \
+         round(s). *Spread* is highest by lowest. *Of ours* is the peer's figure divided by the better of ours. Absolute \
+         figures hold for this machine only:\n\n{}\n",
+        machine()
+    )
+}
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split(':').nth(1).unwrap_or("unknown").trim().to_owned()
+    };
+    let cpu = read("/proc/cpuinfo");
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
+    let family = format!("family {} model {}", field(&cpu, "cpu family"), field(&cpu, "model\t"));
+    let disk = read("/proc/mounts")
+        .lines()
+        .find(|line| line.split(' ').nth(1) == Some("/"))
+        .map_or(String::new(), |line| line.split(' ').take(3).collect::<Vec<_>>().join(" "));
+    format!(
+        "| | |\n|---|---|\n| CPU | {} ({family}), {cores} cores |\n| memory | {} |\n| root file system | {disk} |\n| kernel | {} |\n",
+        field(&cpu, "model name"),
+        field(&read("/proc/meminfo"), "MemTotal"),
+        read("/proc/sys/kernel/osrelease").trim(),
+    )
+}
+
+fn guarantees(peers: &[About]) -> String {
+    let mut text = String::from(
+        "## What each promises\n\n| | checksum | a relaxed append ends | durable append | found by |\n|---|---|---|---|---|\n",
+    );
+    for peer in peers {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} |",
+            peer.name, peer.checksum, peer.relaxed, peer.durable, peer.index
+        );
+    }
+    text.push('\n');
+    text
+}
+
+/// The measured ones, best first, and the others with the reason.
+fn rows<'a>(workload: &Workload, peers: &'a [About], results: &Results) -> (Vec<Row<'a>>, Vec<String>) {
+    let (mut rows, mut missing) = (Vec::new(), Vec::new());
+    for peer in peers {
+        match results.get(&(workload.id, peer.name)) {
+            Some(Ok(figures)) if !figures.is_empty() => {
+                let mut sorted = figures.clone();
+                sorted.sort_by(f64::total_cmp);
+                let spread = sorted[sorted.len() - 1] / sorted[0];
+                rows.push(Row { peer, median: sorted[sorted.len() / 2], spread });
+            }
+            Some(Err(why)) => missing.push(format!("{} ({why})", peer.name)),
+            _ => {}
+        }
+    }
+    rows.sort_by(|a, b| {
+        let order = a.median.total_cmp(&b.median);
+        if workload.smaller_is_better { order } else { order.reverse() }
+    });
+    (rows, missing)
+}
+
+fn ours(workload: &Workload, rows: &[Row<'_>]) -> Option<f64> {
+    let ours = rows.iter().filter(|row| OURS.contains(&row.peer.name)).map(|row| row.median);
+    if workload.smaller_is_better { ours.min_by(f64::total_cmp) } else { ours.max_by(f64::total_cmp) }
+}
+
+fn human(figure: f64) -> String {
+    match figure {
+        f if f >= 1e6 => format!("{:.2} M", f / 1e6),
+        f if f >= 1e4 => format!("{:.1} k", f / 1e3),
+        f if f >= 100.0 => format!("{f:.0}"),
+        f => format!("{f:.2}"),
+    }
+}
+
+/// Horizontal bars, the best on top.
+fn plot(workload: &Workload, rows: &[Row<'_>]) -> String {
+    const BAR: usize = 20;
+    const LEFT: f64 = 150.0;
+    const WIDTH: f64 = 420.0;
+    let most = rows.iter().map(|row| row.median).fold(0.0, f64::max);
+    let height = rows.len() * BAR + 40;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"680\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"10\" y=\"20\" font-weight=\"bold\">{} {} ({})</text>\n",
+        workload.id, workload.title, workload.unit
+    );
+    for (i, row) in rows.iter().enumerate() {
+        let top = 32 + i * BAR;
+        let colour = if OURS.contains(&row.peer.name) { "#c2410c" } else { "#64748b" };
+        let width = (row.median / most * WIDTH).max(1.0);
+        let _ = writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text><rect x=\"{LEFT}\" y=\"{top}\" width=\"{width:.1}\" \
+             height=\"14\" fill=\"{colour}\"/><text x=\"{:.1}\" y=\"{}\">{}</text>",
+            LEFT - 6.0,
+            top + 11,
+            row.peer.name,
+            LEFT + width + 5.0,
+            top + 11,
+            human(row.median)
+        );
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
