@@ -2,6 +2,8 @@
 //! a typed error that says where to go on. Never another record, never a silent hole, and never a cut of what was
 //! committed.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use std::path::{Path, PathBuf};
