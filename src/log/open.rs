@@ -248,8 +248,14 @@ impl Opening<'_> {
         let mut logs = Vec::new();
         let mut indexes = Vec::new();
         let mut leftovers = Vec::new();
-        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::File) {
+        for entry in &entries {
             match SegmentFile::parse(&entry.name) {
+                Some(SegmentFile::Log(_)) if entry.kind != EntryKind::File => {
+                    let name = &entry.name;
+                    let why = format!("{name} is a link or a directory: put the file back, or move it away");
+                    return Err(self.damaged(why));
+                }
+                _ if entry.kind != EntryKind::File => {}
                 Some(SegmentFile::Log(_)) if entry.len > SEGMENT_BYTES_MAX => {
                     return Err(self.damaged(format!(
                         "{} has {} bytes, more than a segment can have: restore it, or move it away",

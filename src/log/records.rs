@@ -36,7 +36,24 @@ impl Part {
     pub(crate) fn new(source: &Arc<Source>, header: BatchHeader, section: Region, from: Offset) -> Self {
         let (next, len) = (header.next_offset(), u32::try_from(header.count).unwrap_or(0));
         let part = Part { source: Arc::clone(source), header, section, start: 0, len, next };
-        if from <= part.header.base_offset { part } else { part.split(|record| record.offset() < from).1 }
+        let before = u32::try_from(from.saturating_sub(part.header.base_offset)).unwrap_or(0);
+        if before == 0 {
+            part
+        } else if i64::from(len) == next - part.header.base_offset {
+            part.behind(before)
+        } else {
+            part.split(|record| record.offset() < from).1
+        }
+    }
+
+    /// The run without its first `count` records; for a batch in which no offset is missing, so that no record needs
+    /// to be looked at. (Offsets were found to increase: whether one is missing is a matter of counting.)
+    fn behind(self, count: u32) -> Part {
+        let count = count.min(self.len);
+        let mut records = RecordIter::new(self.bytes());
+        records.step_over(count);
+        let start = u32::try_from(self.section.len() - records.rest().len()).unwrap_or(u32::MAX);
+        Part { start, len: self.len - count, ..self }
     }
 
     /// The run of records up to the first that does not satisfy `in_front`, and the run of the others.

@@ -268,6 +268,10 @@ impl Lane {
         let mut freed_bytes = 0;
         for mut batch in batches.drain(..) {
             freed_bytes += batch.reserved_bytes;
+            if batch.builder.is_empty() {
+                // Opened for a record that was refused.
+                continue;
+            }
             match batch.builder.seal(config.compression, config.compression_level, scratch) {
                 Ok(bytes) => {
                     sealed.push(bytes);

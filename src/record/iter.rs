@@ -3,6 +3,7 @@
 use std::iter::FusedIterator;
 
 use super::record::RawRecord;
+use super::varint;
 
 /// Iterates a section that [`check_records`](super::check_records) accepted; over any other it ends early.
 #[derive(Clone, Debug)]
@@ -15,6 +16,15 @@ impl<'a> RecordIter<'a> {
     #[inline]
     pub(crate) fn new(section: &'a [u8]) -> Self {
         RecordIter { section }
+    }
+
+    /// Leaves out `count` records, looking at nothing but their lengths.
+    pub(crate) fn step_over(&mut self, count: u32) {
+        for _ in 0..count {
+            let mut rest = self.section;
+            let len = varint::read_32(&mut rest).and_then(|len| usize::try_from(len).ok());
+            self.section = len.and_then(|len| rest.get(len..)).unwrap_or_default();
+        }
     }
 
     /// What was not iterated yet.

@@ -38,7 +38,14 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
     let storage = context.storage.as_ref();
     let root = &context.root;
     let lock = if context.read_only {
-        check_ours(&list_root(storage, root)?, storage, root)?;
+        let entries = list_root(storage, root).map_err(|error| match error.is_not_found() {
+            true => {
+                let why = "it does not exist; Store::open makes it".to_owned();
+                ErrorKind::NotAStore { path: root.clone(), why }.into()
+            }
+            false => error,
+        })?;
+        check_ours(&entries, storage, root)?;
         None
     } else {
         match list_root(storage, root) {
@@ -273,4 +280,31 @@ fn make_partition(context: &Context, dir: &Path, id: &TopicId) -> Result<()> {
         }
     }
     storage.sync_dir(dir)
+}
+
+/// Takes back what [`make_partitions`] made of a topic that nobody has seen. Files of others stay, and so do their
+/// directories.
+pub(super) fn unmake_partitions(context: &Context, name: &TopicName, entry: &CatalogEntry) -> Result<()> {
+    let storage = context.storage.as_ref();
+    let absent = |result: Result<()>| match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    };
+    for partition in (0..entry.config.partitions).rev() {
+        let dir = context.root.join(format!("{name}-{partition}"));
+        match storage.list(&dir) {
+            Ok(entries) if entries.iter().any(|entry| entry.name.ends_with(".log") && entry.len > 0) => {
+                continue;
+            }
+            Err(error) if error.is_not_found() => continue,
+            listed => listed?,
+        };
+        let made = crate::log::first_segment_files();
+        let small = ["partition.metadata".to_owned(), LEADER_EPOCHS.to_owned()];
+        for file in small.into_iter().chain(made) {
+            absent(storage.remove_file(&dir.join(file)))?;
+        }
+        absent(storage.remove_dir(&dir))?;
+    }
+    storage.sync_dir(&context.root)
 }

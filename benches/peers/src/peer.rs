@@ -198,4 +198,5 @@ pub fn find(name: &str) -> Option<About> {
     all().into_iter().find(|peer| peer.name == name)
 }
 
+#[cfg(feature = "rocksdb")]
 pub const CAN_ALL: Can = ALL;

@@ -25,6 +25,7 @@ const CONTENT_SIZE: u8 = 0x08;
 const FORBIDDEN: u8 = 0x03;
 
 static TABLES: Pool<CompressTable> = Pool::new();
+static ROOMS: Pool<Vec<u8>> = Pool::new();
 
 pub(super) fn compress(plain: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
     let mut table = TABLES.take().unwrap_or_default();
@@ -91,6 +92,16 @@ pub(super) fn decompress(packed: &[u8], out: &mut Output) -> Result<(), Invalid>
             continue;
         }
         let at_most = block_max.min(block.len() * RATIO_MAX);
+        if at_most <= BLOCK {
+            // Through a buffer that is kept: a block says nothing of its unpacked size, and room for the largest would
+            // be allocated and zeroed for each batch, and held as long as its records are.
+            let mut room = ROOMS.take().unwrap_or_else(|| vec![0; BLOCK]);
+            let used =
+                decompress_into(block, room.get_mut(..at_most).ok_or(INVALID)?).map_err(|_| INVALID)?;
+            out.copy(room.get(..used).ok_or(INVALID)?)?;
+            ROOMS.give_back(room);
+            continue;
+        }
         let at_limit = out.limit - out.bytes.len() < at_most;
         let error = if at_limit { out.too_large() } else { INVALID };
         out.fill(at_most, |room| decompress_into(block, room).map_err(|_| error))?;

@@ -20,6 +20,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use crash::CrashPoint;
 pub use fault::{FaultKind, FaultOp, OpCounts};
@@ -61,6 +62,7 @@ impl SimDisk {
             capacity: None,
             locks: HashSet::new(),
             time_ms: None,
+            sync_time: Duration::ZERO,
         })))
     }
 
@@ -136,6 +138,11 @@ impl SimDisk {
     /// Sets the time that files written from now on show. Without it a lying disk counts operations.
     pub fn set_time_ms(&self, ms: i64) {
         self.0.lock().time_ms = Some(ms);
+    }
+
+    /// How long the sync of a file takes, as a device's would: those who wait meanwhile can share the next one.
+    pub fn set_sync_time(&self, time: Duration) {
+        self.0.lock().sync_time = time;
     }
 
     /// Flips bits of one byte, in the cache and on the device.
