@@ -401,7 +401,7 @@ fn hands(store: &Store) -> (Producer, Consumer) {
 #[test]
 fn random_schedules_agree_with_the_model() {
     let seed = seed();
-    let schedules = if soak() { 500_000 } else { 3_000 };
+    let schedules = if soak() { 500_000 } else { 2_000 };
     in_parallel(schedules, |i| {
         let seed = seed.wrapping_add(i as u64);
         telling(

@@ -164,7 +164,7 @@ const BATCH_RECORDS: usize = 4;
 
 fn flip_every_bit(durability: Durability, clean: bool) {
     let sample = Sample::new(durability, clean);
-    let stride = if soak() { 1 } else { 13 };
+    let stride = if soak() { 1 } else { 31 };
     let mut flips = Vec::new();
     for file in sample.files() {
         let bits = sample.disk.read_file(&file).unwrap().len() * 8;
