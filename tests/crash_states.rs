@@ -2,6 +2,8 @@
 //! many disks can be left (lost, torn, reordered writes, lost names). All of them must open, hold what was
 //! acknowledged, and invent nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use std::collections::HashSet;

@@ -1,6 +1,8 @@
 //! Disks that refuse: every sync that can fail, every operation that can fail, no space. What was acknowledged stays,
 //! what failed says so, and nothing hangs.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use std::collections::BTreeMap;

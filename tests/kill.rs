@@ -3,6 +3,13 @@
 //!
 //! The writer is this program again, as a child that says over a pipe how many rows are acknowledged.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a test looks around"
+)]
+
 mod common;
 
 use std::io::{Read, Write};

@@ -2,6 +2,8 @@
 //! a typed error that says where to go on. Never another record, never a silent hole, and never a cut of what was
 //! committed.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use std::path::{Path, PathBuf};
@@ -162,7 +164,7 @@ const BATCH_RECORDS: usize = 4;
 
 fn flip_every_bit(durability: Durability, clean: bool) {
     let sample = Sample::new(durability, clean);
-    let stride = if soak() { 1 } else { 13 };
+    let stride = if soak() { 1 } else { 31 };
     let mut flips = Vec::new();
     for file in sample.files() {
         let bits = sample.disk.read_file(&file).unwrap().len() * 8;

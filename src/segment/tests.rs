@@ -65,7 +65,7 @@ impl Bench {
     }
 
     fn bytes_of(&self, name: &str) -> Vec<u8> {
-        storage::read_small(self.storage.as_ref(), &self.dir.join(name)).unwrap().unwrap()
+        crate::storage::read_small(self.storage.as_ref(), &self.dir.join(name)).unwrap().unwrap()
     }
 }
 

@@ -5,6 +5,7 @@
 
 // Each battery is a program of its own and uses a part of this.
 #![allow(dead_code)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
