@@ -11,11 +11,11 @@
 //!   more than the time index. Files that say more than the log confirms are cut when the segment is opened.
 
 pub(crate) mod name;
-mod offset_index;
+pub(crate) mod offset_index;
 mod scan;
 #[cfg(test)]
 mod tests;
-mod time_index;
+pub(crate) mod time_index;
 
 use std::path::{Path, PathBuf};
 
