@@ -198,7 +198,7 @@ pub enum ErrorKind {
         why: String,
     },
     /// The store was opened read-only, or the file system is.
-    #[error("read-only: {}", path.display())]
+    #[error("{} is read-only: open the store with Store::open, on a file system that can be written", path.display())]
     ReadOnly {
         /// What was to be changed.
         path: PathBuf,
@@ -226,10 +226,10 @@ pub enum ErrorKind {
         partition: i32,
     },
     /// The handle, or its store, was closed.
-    #[error("closed")]
+    #[error("closed: the store, or this handle of it, was closed; open it again")]
     Closed,
     /// Another thread woke the consumer.
-    #[error("woken")]
+    #[error("woken by Waker::wake: poll again to go on")]
     Woken,
     /// A call from inside a delivery hook that would wait for the hook's own batch.
     #[error(

@@ -47,9 +47,11 @@
 //! Out: [`Consumer::poll`] → a fair round over partitions → the segment and the batch that hold the position →
 //! checked, unpacked once → [`Records`], which own what they lie in → [`RecordRef`]s that borrow from them.
 //!
+//! Which promise holds when, and who is told of a failure: [`guide::acks`].
+//!
 //! # Features
 //!
-//! `lz4` and `zstd` (default), `snappy`, `gzip`: the codecs. `testing`: the simulated disk and the clock that is
+//! `lz4` and `zstd` (default), `snappy`, `gzip`: the codecs. `bytes`: keys and values as `bytes::Bytes`. `testing`: the simulated disk and the clock that is
 //! moved by hand, for tests of programs that use this crate.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -84,6 +86,12 @@ pub use store::{Maintained, Maintenance, RecoveryReport, Store, StoreOptions};
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
 pub use types::{Acks, Compression, Durability, Offset, TimestampType};
+
+/// Chapters that belong to no single item.
+pub mod guide {
+    #[doc = include_str!("../docs/acks.md")]
+    pub mod acks {}
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

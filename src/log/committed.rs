@@ -1,6 +1,6 @@
 //! `logstead-committed`: 24 bytes that say how far a `Disk` topic's partition is durable.
 //!
-//! Written in place after each group sync and never synced itself: when it is there and whole, everything below was
+//! Written in place after each group sync, and synced only at close: when it is there and whole, everything below was
 //! durable; when not, nothing is assumed. It is also the high watermark that readers in other processes follow.
 
 use std::path::Path;

@@ -72,6 +72,11 @@ impl Flush {
         !self.sealed.lock().is_empty()
     }
 
+    /// They hold what holds the log.
+    pub(super) fn forget_sources(&self) {
+        self.sources.lock().clear();
+    }
+
     pub(super) fn wake_all(&self) {
         // Under the lock, or a waiter between its check and its sleep would miss it.
         let _leading = self.leading.lock();
@@ -123,7 +128,7 @@ impl Log {
     }
 
     /// Tells those whose turn has come, in order: one thread at a time, which also tells what comes in meanwhile.
-    pub(super) fn run_completions(&self) {
+    pub(crate) fn run_completions(&self) {
         let mut completions = self.flush.completions.lock();
         if std::mem::replace(&mut completions.running, true) {
             return;
@@ -138,7 +143,7 @@ impl Log {
     }
 
     /// Leadership, waited for until `deadline`.
-    fn lead_until(self: &Arc<Self>, deadline: Option<Instant>) -> Option<Lead<'_>> {
+    pub(super) fn lead_until(self: &Arc<Self>, deadline: Option<Instant>) -> Option<Lead<'_>> {
         let mut leading = self.flush.leading.lock();
         while *leading {
             if !self.wait(&mut leading, deadline) {

@@ -13,13 +13,15 @@
 mod append;
 mod bell;
 pub(crate) mod checkpoint;
-mod committed;
+pub(crate) mod committed;
 mod flush;
 mod open;
 mod read;
 mod records;
 mod recover;
 mod roll;
+#[cfg(test)]
+mod tests;
 mod transactions;
 
 use std::path::{Path, PathBuf};
@@ -242,8 +244,9 @@ impl Log {
         if self.closed.load(Ordering::Acquire) { Err(ErrorKind::Closed.into()) } else { Ok(()) }
     }
 
-    fn segment_config(config: &TopicConfig) -> SegmentConfig {
+    fn segment_config(config: &TopicConfig, contiguous: bool) -> SegmentConfig {
         SegmentConfig {
+            contiguous,
             index_interval_bytes: config.index_interval_bytes,
             segment_index_bytes: config.segment_index_bytes,
         }
@@ -262,12 +265,30 @@ impl Log {
             Arc::clone(&tail.active)
         };
         self.sync_everything()?;
+        if let Some(file) = &self.committed_file {
+            // After a clean stop it is believed before the checkpoint, which has no checksum.
+            file.sync_data()?;
+        }
         active.end_index();
         active.sync_index()
     }
 
-    /// Takes no more appends and leaves the files as they are.
-    pub(crate) fn abandon(&self) {
+    /// Gives the files up to a log that is opened anew: commits what it can, and when this returns nobody writes to
+    /// them through this log any more. Those who still wait here are told.
+    pub(crate) fn abandon(self: &Arc<Self>) {
         self.closed.store(true, Ordering::Release);
+        {
+            let mut tail = self.tail.lock();
+            while tail.rolling {
+                self.rolled.wait(&mut tail);
+            }
+        }
+        let _ = self.sync_everything();
+        let _ = self.failure.set(ErrorKind::Closed.into());
+        // A leader that began before has its files still in hand.
+        drop(self.lead_until(None));
+        self.flush.forget_sources();
+        self.flush.wake_all();
+        self.bells.ring();
     }
 }

@@ -1,7 +1,14 @@
 //! Opening a partition: after a clean stop by trust, after any other by looking (reliability rules R1 to R5 and R7).
 //!
-//! What is proven to be synced (recovery point, `logstead-committed`) is not checked again here. Behind it every
-//! batch is, from the device and not from the cache, and the log ends before the first byte that is wrong.
+//! What is proven to be synced (recovery point, `logstead-committed`) is not checked again here, as far as the index
+//! reaches. Behind it every batch is, from the device and not from the cache, and the log ends before the first byte
+//! that is wrong.
+//!
+//! Invariants:
+//! - What recovery leaves is durable, names included, before anything of it is served.
+//! - Whatever happens to be lost, an interrupted recovery followed by another one ends like one that was left in peace.
+//! - Behind a cut, and behind a gap that a crash left, nothing is served; it is set aside.
+//! - Rot is reported and stays where it is: no file with committed records is cut, emptied or removed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,6 +19,7 @@ use super::recover::{RecoveryEvent, Verdict, judge, set_aside, valid_behind};
 use super::{Bells, Context, Log, Tail, flush::Flush, records::Source};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::SEGMENT_BYTES_MAX;
 use crate::record::{BatchHeader, Invalid};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Scan, Segment, Step};
@@ -48,7 +56,10 @@ struct Opening<'c> {
     config: &'c TopicConfig,
     hints: OpenHints,
     proven: Offset,
-    leader_epoch: i32,
+    /// What the leader-epoch checkpoint says, if it can be read.
+    epochs: Option<Vec<(i32, Offset)>>,
+    /// The youngest epoch among the batches that were looked at.
+    seen_epoch: i32,
     events: Vec<RecoveryEvent>,
 }
 
@@ -72,6 +83,8 @@ impl Log {
                     0
                 }
             }
+            // Synced when the log was closed, and with a checksum, which the checkpoint has not.
+            (_, Some(slot)) if hints.clean => slot.end_offset,
             (point, slot) => point.unwrap_or(0).max(slot.map_or(0, |slot| slot.end_offset)),
         };
         let mut opening = Opening {
@@ -82,12 +95,14 @@ impl Log {
             config,
             hints,
             proven,
-            leader_epoch: 0,
+            epochs: None,
+            seen_epoch: 0,
             events: Vec::new(),
         };
         let (segments, next_offset) = opening.segments()?;
-        let Opening { dir, hints, leader_epoch, events, .. } = opening;
-        let log_start = hints.log_start.unwrap_or(0).max(segments.first().map_or(0, |first| first.base()));
+        let log_start = opening.log_start(&segments);
+        let leader_epoch = opening.leader_epoch();
+        let Opening { dir, hints, events, .. } = opening;
         let Some(active) = segments.last().map(Arc::clone) else {
             return Err(ErrorKind::Damaged {
                 topic: topic.to_string(),
@@ -97,7 +112,8 @@ impl Log {
             .into());
         };
         let durable = config.durability == Durability::Disk && !context.read_only;
-        let committed_file = if durable { Some(committed_file(context, &dir)?) } else { None };
+        // Without it recovery looks at more: a full disk is no reason not to serve.
+        let committed_file = if durable { committed_file(context, &dir).ok() } else { None };
         let log = Arc::new(Log {
             context: Arc::clone(context),
             topic: topic.clone(),
@@ -141,10 +157,9 @@ fn committed_file(context: &Context, dir: &Path) -> Result<Arc<dyn File>> {
 impl Opening<'_> {
     /// All segments, the last one active, and the offset that comes next.
     fn segments(&mut self) -> Result<(Vec<Arc<Segment>>, Offset)> {
-        self.leader_epoch = read_epochs(self.context.storage.as_ref(), &self.dir.join(LEADER_EPOCHS))
+        self.epochs = read_epochs(self.context.storage.as_ref(), &self.dir.join(LEADER_EPOCHS))
             .ok()
-            .and_then(|epochs| epochs.last().map(|last| last.0))
-            .unwrap_or(0);
+            .filter(|epochs| !epochs.is_empty());
         let found = self.survey()?;
         let Some(last) = found.len().checked_sub(1) else {
             return self.finish(Vec::new(), self.hints.log_start.unwrap_or(0));
@@ -166,9 +181,12 @@ impl Opening<'_> {
             }
             let next_base = found.get(i + 1).map(|next| next.0);
             let behind: u64 = found.iter().skip(i + 1).map(|later| later.1).sum();
-            let walked = self.walk(&segment, len, next_base, behind)?;
+            let mut walked = self.walk(&segment, len, next_base, behind)?;
             next_offset = walked.next_offset;
             segment.set_end(walked.end);
+            if !walked.cut && next_base.is_some_and(|next| self.hints.contiguous && next != next_offset) {
+                walked.cut = self.ends_before_gap(&segment, next_offset, behind);
+            }
             let is_last = i == last || walked.cut;
             if walked.cut {
                 self.set_aside_later(found.get(i + 1..).unwrap_or_default())?;
@@ -193,7 +211,11 @@ impl Opening<'_> {
         next_offset: Offset,
     ) -> Result<(Vec<Arc<Segment>>, Offset)> {
         if let Some(start) = self.hints.log_start.filter(|start| next_offset < *start) {
-            return self.all_below_start(&segments, start);
+            if !self.hints.contiguous || start <= self.proven {
+                return self.all_below_start(&segments, start);
+            }
+            // Nothing was ever deleted above what is committed: the checkpoint is wrong, not the log.
+            self.hints.log_start = None;
         }
         let missing = self.hints.contiguous && next_offset < self.proven && self.proven != Offset::MAX;
         if missing {
@@ -215,6 +237,7 @@ impl Opening<'_> {
         {
             // What is about to be served must not be lost by a second crash.
             active.file(Open::Write)?.sync_data()?;
+            self.context.storage.sync_dir(&self.dir)?;
         }
         Ok((segments, next_offset))
     }
@@ -225,8 +248,20 @@ impl Opening<'_> {
         let mut logs = Vec::new();
         let mut indexes = Vec::new();
         let mut leftovers = Vec::new();
-        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::File) {
+        for entry in &entries {
             match SegmentFile::parse(&entry.name) {
+                Some(SegmentFile::Log(_)) if entry.kind != EntryKind::File => {
+                    let name = &entry.name;
+                    let why = format!("{name} is a link or a directory: put the file back, or move it away");
+                    return Err(self.damaged(why));
+                }
+                _ if entry.kind != EntryKind::File => {}
+                Some(SegmentFile::Log(_)) if entry.len > SEGMENT_BYTES_MAX => {
+                    return Err(self.damaged(format!(
+                        "{} has {} bytes, more than a segment can have: restore it, or move it away",
+                        entry.name, entry.len
+                    )));
+                }
                 Some(SegmentFile::Log(base)) => logs.push((base, entry.len)),
                 Some(SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
                     indexes.push((base, entry.name.clone()));
@@ -256,7 +291,7 @@ impl Opening<'_> {
     }
 
     fn segment(&self, base: Offset) -> Arc<Segment> {
-        let config = Log::segment_config(self.config);
+        let config = Log::segment_config(self.config, self.hints.contiguous);
         Arc::new(Segment::existing(
             &self.context.storage,
             &self.dir,
@@ -273,7 +308,7 @@ impl Opening<'_> {
             segment.begin_index();
             return Ok((vec![segment], base));
         }
-        let config = Log::segment_config(self.config);
+        let config = Log::segment_config(self.config, self.hints.contiguous);
         let now = self.context.clock.now_ms();
         let segment = Segment::create(&self.context.storage, &self.dir, base, config, now)?;
         segment.sync()?;
@@ -294,7 +329,8 @@ impl Opening<'_> {
             file.sync_data()?;
             file.drop_cache()?;
         }
-        let (position, mut expected) = segment.resume_index(self.proven, len)?;
+        let (position, mut expected) =
+            segment.resume_index(self.proven, len, self.hints.clean, self.context.read_only)?;
         let mut scan = Scan::new(file.as_ref(), position, len);
         let mut rotten = false;
         let mut after_gap = false;
@@ -303,14 +339,14 @@ impl Opening<'_> {
             {
                 return Ok(Walked { end: scan.position(), next_offset: expected, rotten, cut: true });
             }
-            let (position, why) = match scan.next(expected >= self.proven)? {
+            let (position, why) = match scan.next(true)? {
                 Step::End => return Ok(Walked { end: len, next_offset: expected, rotten, cut: false }),
                 Step::Batch { position, header } => {
                     match self.check_place(segment, &header, expected, next_base, after_gap) {
                         Ok(()) => {
                             segment.note(position, &header);
                             expected = header.next_offset();
-                            self.leader_epoch = self.leader_epoch.max(header.leader_epoch);
+                            self.seen_epoch = self.seen_epoch.max(header.leader_epoch);
                             after_gap = false;
                             continue;
                         }
@@ -329,6 +365,7 @@ impl Opening<'_> {
             match judge(expected, self.proven, valid, self.window()) {
                 Verdict::Rot => {
                     rotten = true;
+                    segment.note_damage();
                     let why = why.to_string();
                     self.events.push(RecoveryEvent::Rot { file: segment.path(), position, why });
                     if scan.resync()?.is_none() {
@@ -341,6 +378,49 @@ impl Opening<'_> {
                     return Ok(Walked { end: position, next_offset: expected, rotten, cut: true });
                 }
             }
+        }
+    }
+
+    /// Whether the log ends with this segment, since the next one does not follow on it: a crash lost what lay between,
+    /// or an earlier recovery was interrupted between a cut and what follows it. Committed records that are missing
+    /// are rot instead, and what lies behind them is served.
+    fn ends_before_gap(&mut self, segment: &Segment, next_offset: Offset, behind: u64) -> bool {
+        match judge(next_offset, self.proven, Some(behind), self.window()) {
+            Verdict::Residue => true,
+            Verdict::Rot => {
+                let why = format!("the records from offset {next_offset} to the next segment are missing");
+                self.events.push(RecoveryEvent::Rot {
+                    file: segment.path(),
+                    position: segment.written(),
+                    why,
+                });
+                false
+            }
+        }
+    }
+
+    /// The first offset: of the first segment, unless the log is known to start elsewhere.
+    fn log_start(&mut self, segments: &[Arc<Segment>]) -> Offset {
+        let first = segments.first().map_or(0, |first| first.base());
+        let known = self.hints.log_start.or(self.epochs.as_ref().and_then(|e| e.first()).map(|e| e.1));
+        match known {
+            // The checkpoint of epochs moves with the log's start: what lies between is missing.
+            Some(start) if self.hints.contiguous && start < first && !segments.is_empty() => {
+                let file = segments.first().map_or_else(|| self.dir.to_path_buf(), |first| first.path());
+                let why = format!("offsets {start}..{first} are missing in front of it");
+                self.events.push(RecoveryEvent::Rot { file, position: 0, why });
+                start.max(0)
+            }
+            _ => self.hints.log_start.unwrap_or(0).max(first),
+        }
+    }
+
+    /// The epoch of what is appended from now on.
+    fn leader_epoch(&self) -> i32 {
+        match self.epochs.as_ref().and_then(|epochs| epochs.last()) {
+            Some(last) => last.0,
+            // Batches carry it outside of their checksums: only when there is nothing better.
+            None => self.seen_epoch,
         }
     }
 
@@ -444,7 +524,8 @@ impl Opening<'_> {
         next_offset: Offset,
     ) -> Result<(Vec<Arc<Segment>>, Offset)> {
         let committed = if self.hints.contiguous && self.proven != Offset::MAX { self.proven } else { 0 };
-        let base = next_offset.max(committed);
+        // Never the damaged segment itself: making it anew would empty it.
+        let base = next_offset.max(committed).max(segments.last().map_or(0, |last| last.base() + 1));
         let (fresh, next_offset) = self.fresh(base)?;
         segments.extend(fresh);
         Ok((segments, next_offset))

@@ -59,24 +59,18 @@ impl Log {
         let mut at = from;
         while at < end {
             let Some(chosen) = self.segment_of(at) else { break };
+            if self.contiguous && at < chosen.segment.base() {
+                return Err(self.missing(&chosen, 0, at..chosen.segment.base().min(end)));
+            }
             match self.read_segment(&chosen, at, end, options, &mut records) {
                 Ok(()) => {}
-                Err(fault) => return Err(self.explain(&chosen, at, end, fault)),
+                Err(fault) => self.read_behind_damage(&chosen, at..end, options, &mut records, fault)?,
             }
             if records.next_offset().is_some() {
                 break;
             }
-            // Nothing there: a hole that compaction left, or records that are lost.
-            let resume_at = chosen.next_base.min(end);
-            if self.contiguous {
-                let position = chosen.segment.visible();
-                let why = "records are missing".to_owned();
-                let file = chosen.segment.path();
-                return Err(
-                    ErrorKind::Corrupt { file, position, offsets: at..resume_at, resume_at, why }.into()
-                );
-            }
-            at = resume_at;
+            // Nothing there: a hole that compaction left.
+            at = chosen.next_base.min(end);
         }
         Ok(records)
     }
@@ -97,6 +91,9 @@ impl Log {
         let mut at = self.log_start();
         while at < end {
             let Some(chosen) = self.segment_of(at) else { break };
+            if self.contiguous && at < chosen.segment.base() {
+                return Err(self.missing(&chosen, 0, at..chosen.segment.base().min(end)));
+            }
             match self.search_time(&chosen, at, end, timestamp) {
                 Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => at = chosen.next_base,
@@ -114,11 +111,18 @@ impl Log {
         timestamp: i64,
     ) -> Result<Option<(Offset, i64)>, Fault> {
         if chosen.segment.max_timestamp()? < timestamp {
+            if self.contiguous {
+                // None of its records is as young, if they are all there.
+                self.land(chosen, chosen.next_base.min(end) - 1)?;
+            }
             return Ok(None);
         }
         let mut at = chosen.segment.offset_before(timestamp)?.max(start);
-        while let Some(landing) = chosen.segment.find(at)?.filter(|landing| landing.header.base_offset < end)
-        {
+        while at < chosen.next_base.min(end) {
+            let Some(landing) = self.land(chosen, at)?.filter(|landing| landing.header.base_offset < end)
+            else {
+                break;
+            };
             let mut walk = self.walk(chosen, landing, start, end, ReadOptions::max_bytes(SEARCH_BYTES))?;
             walk.not_older_than = timestamp;
             while let Some(part) = walk.next(&mut Records::default())? {
@@ -156,7 +160,32 @@ impl Log {
         options: ReadOptions,
         records: &mut Records,
     ) -> Result<(), Fault> {
-        let Some(landing) = chosen.segment.find(from)? else { return Ok(()) };
+        let Some(landing) = self.land(chosen, from)? else { return Ok(()) };
+        self.read_from(chosen, landing, from, end, options, records)
+    }
+
+    /// The batch to read `from` in. Where offsets have no gaps there is one that holds it.
+    fn land(&self, chosen: &Chosen, from: Offset) -> Result<Option<Landing>, Fault> {
+        let landing = chosen.segment.find(from)?;
+        let why = Invalid::Field { name: "base offset", why: "the records in front of it are missing" };
+        match &landing {
+            Some(landing) if self.contiguous && from < landing.header.base_offset => {
+                Err(Fault::Bytes { position: landing.position, why })
+            }
+            None if self.contiguous => Err(Fault::Bytes { position: chosen.segment.visible(), why }),
+            _ => Ok(landing),
+        }
+    }
+
+    fn read_from(
+        &self,
+        chosen: &Chosen,
+        landing: Landing,
+        from: Offset,
+        end: Offset,
+        options: ReadOptions,
+        records: &mut Records,
+    ) -> Result<(), Fault> {
         if landing.header.base_offset >= end {
             return Ok(());
         }
@@ -170,6 +199,39 @@ impl Log {
                 Err(fault) => return Err(fault),
             }
         }
+    }
+
+    /// Damage between the start of the search and `offsets` does not hide records that are whole: the batch that holds
+    /// the first of them is looked for by checksum. If that one is lost, the error says where reading can go on.
+    #[cold]
+    fn read_behind_damage(
+        &self,
+        chosen: &Chosen,
+        offsets: Range<Offset>,
+        options: ReadOptions,
+        records: &mut Records,
+        fault: Fault,
+    ) -> Result<()> {
+        let (from, end) = (offsets.start, offsets.end);
+        if let Some(error) = self.not_damage(chosen, &fault) {
+            return Err(error);
+        }
+        let found = match chosen.segment.find_behind_damage(from) {
+            Ok(found) => found,
+            Err(fault) => return Err(self.explain(chosen, from, end, fault)),
+        };
+        let resume_at = match found {
+            Some(landing) if landing.header.base_offset <= from => {
+                match self.read_from(chosen, landing, from, end, options, records) {
+                    Ok(()) => return Ok(()),
+                    Err(Fault::Disk(error)) => return Err(error),
+                    Err(Fault::Bytes { .. }) => landing.header.next_offset(),
+                }
+            }
+            Some(landing) => landing.header.base_offset,
+            None => chosen.next_base,
+        };
+        Err(self.corrupt(chosen, from..resume_at.min(chosen.next_base).min(end), fault))
     }
 
     /// Reads bytes from a batch on, at least the whole of it.
@@ -216,24 +278,49 @@ impl Log {
     /// Turns bad bytes into an error that says which offsets are gone and where reading can go on.
     #[cold]
     fn explain(&self, chosen: &Chosen, from: Offset, end: Offset, fault: Fault) -> Error {
-        let (position, why) = match fault {
-            Fault::Disk(error) => return error,
-            Fault::Bytes { position, why } => (position, why),
-        };
-        let file = chosen.segment.path();
-        match why {
-            Invalid::Magic(magic) => return ErrorKind::UnsupportedMagic { file, position, magic }.into(),
-            Invalid::CodecMissing(codec) => return ErrorKind::CodecMissing { codec }.into(),
-            _ => {}
+        if let Some(error) = self.not_damage(chosen, &fault) {
+            return error;
         }
-        let next_good = match chosen.segment.resync(position) {
+        let next_good = match fault {
+            Fault::Bytes { position, .. } => chosen.segment.resync(position),
+            Fault::Disk(_) => Ok(None),
+        };
+        let next_good = match next_good {
             Ok(Some((_, offset))) if (from + 1..chosen.next_base).contains(&offset) => offset,
             Ok(_) => chosen.next_base,
             Err(error) => return error,
         };
-        let resume_at = next_good.min(end);
-        ErrorKind::Corrupt { file, position, offsets: from..resume_at, resume_at, why: why.to_string() }
-            .into()
+        self.corrupt(chosen, from..next_good.min(end), fault)
+    }
+
+    /// What is no damage of the bytes: the disk's own errors, and formats that are not read here.
+    fn not_damage(&self, chosen: &Chosen, fault: &Fault) -> Option<Error> {
+        match fault {
+            Fault::Disk(error) => Some(error.clone()),
+            // What this crate wrote is never of an old format: there it is damage like any other.
+            Fault::Bytes { position, why: Invalid::Magic(magic) } if !self.contiguous => {
+                let (file, position, magic) = (chosen.segment.path(), *position, *magic);
+                Some(ErrorKind::UnsupportedMagic { file, position, magic }.into())
+            }
+            Fault::Bytes { why: Invalid::CodecMissing(codec), .. } => {
+                Some(ErrorKind::CodecMissing { codec }.into())
+            }
+            Fault::Bytes { .. } => None,
+        }
+    }
+
+    fn corrupt(&self, chosen: &Chosen, offsets: Range<Offset>, fault: Fault) -> Error {
+        let (position, why) = match fault {
+            Fault::Disk(error) => return error,
+            Fault::Bytes { position, why } => (position, why.to_string()),
+        };
+        let (file, resume_at) = (chosen.segment.path(), offsets.end);
+        ErrorKind::Corrupt { file, position, offsets, resume_at, why }.into()
+    }
+
+    fn missing(&self, chosen: &Chosen, position: u64, offsets: Range<Offset>) -> Error {
+        let (file, resume_at, why) = (chosen.segment.path(), offsets.end, "records are missing".to_owned());
+        ErrorKind::Corrupt { file, position, offsets, resume_at, why }.into()
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use super::hook::check_outside;
 use super::lane::Lane;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::Completion;
-use crate::sync::{Arc, AtomicI64, Mutex, OnceLock, Ordering};
+use crate::log::{Completion, Log};
+use crate::record::{BatchHeader, TimestampType};
+use crate::sync::{Arc, Mutex, OnceLock};
 use crate::topic::BatchReceipt;
 use crate::types::{Acks, Durability, Offset};
 
@@ -20,23 +21,27 @@ pub struct Receipt {
     pub partition: i32,
     /// The offset it got; -1 with [`Acks::None`], which does not wait for one.
     pub offset: Offset,
-    /// Its timestamp.
+    /// Its timestamp, as stored: in a `LogAppendTime` topic the log's (with [`Acks::None`] its own, as sent).
     pub timestamp_ms: i64,
     /// What it is safe from now.
     pub durability: Durability,
 }
 
-const PENDING: i64 = -1;
-const FAILED: i64 = -2;
+/// Where a batch went. After a recovery another log gives the same offsets to other records, so the log is part of it.
+#[derive(Debug)]
+struct Placed {
+    log: Arc<Log>,
+    offsets: Range<Offset>,
+    /// The time that the log gave all records, if they did not keep their own.
+    append_time: Option<i64>,
+}
 
 /// The fate of a batch, shared by its deliveries.
 #[derive(Debug)]
 pub(super) struct BatchCell {
     pub(super) lane: Arc<Lane>,
-    /// The first offset of the batch, or what it waits for.
-    base_offset: AtomicI64,
-    end_offset: AtomicI64,
-    failure: OnceLock<Error>,
+    /// Empty until the batch is appended, or can not be.
+    fate: OnceLock<Result<Placed>>,
     base_timestamp: i64,
     /// Timestamps too far from the first for a delivery's 32 bits.
     far_timestamps: Mutex<Vec<(u32, i64)>>,
@@ -47,14 +52,8 @@ const FAR: i32 = i32::MIN;
 
 impl BatchCell {
     pub(super) fn new(lane: &Arc<Lane>, base_timestamp: i64) -> Self {
-        BatchCell {
-            lane: Arc::clone(lane),
-            base_offset: AtomicI64::new(PENDING),
-            end_offset: AtomicI64::new(PENDING),
-            failure: OnceLock::new(),
-            base_timestamp,
-            far_timestamps: Mutex::new(Vec::new()),
-        }
+        let (fate, far_timestamps) = (OnceLock::new(), Mutex::default());
+        BatchCell { lane: Arc::clone(lane), fate, base_timestamp, far_timestamps }
     }
 
     #[inline]
@@ -68,30 +67,25 @@ impl BatchCell {
         Delivery { cell: Arc::clone(self), index, timestamp_delta }
     }
 
-    /// The batch was appended.
-    pub(super) fn appended(&self, offsets: Range<Offset>) {
-        self.end_offset.store(offsets.end, Ordering::Relaxed);
-        self.base_offset.store(offsets.start, Ordering::Release);
+    /// The batch was appended, as `header` says.
+    pub(super) fn appended(&self, log: &Arc<Log>, header: &BatchHeader) {
+        let append_time = match header.timestamp_type() {
+            TimestampType::CreateTime => None,
+            TimestampType::LogAppendTime => Some(header.max_timestamp),
+        };
+        let offsets = header.base_offset..header.next_offset();
+        let _ = self.fate.set(Ok(Placed { log: Arc::clone(log), offsets, append_time }));
     }
 
     /// The batch was not appended.
     pub(super) fn fail(&self, error: &Error) {
-        let _ = self.failure.set(error.clone());
-        self.base_offset.store(FAILED, Ordering::Release);
+        let _ = self.fate.set(Err(error.clone()));
     }
 
     fn receipt(&self, durability: Durability) -> BatchReceipt {
-        let offsets = self.base_offset.load(Ordering::Acquire)..self.end_offset.load(Ordering::Relaxed);
+        let offsets =
+            self.fate.get().and_then(|fate| fate.as_ref().ok()).map_or(-1..-1, |p| p.offsets.clone());
         BatchReceipt::new(self.lane.topic_name(), self.lane.partition(), offsets, durability)
-    }
-
-    /// `None`: not appended yet.
-    fn base_offset(&self) -> Option<Result<Offset>> {
-        match self.base_offset.load(Ordering::Acquire) {
-            PENDING => None,
-            FAILED => Some(Err(self.failure.get().cloned().unwrap_or_else(|| ErrorKind::Closed.into()))),
-            base => Some(Ok(base)),
-        }
     }
 }
 
@@ -136,25 +130,21 @@ impl Delivery {
 
     /// The receipt, if the record is delivered by now. Drives nothing.
     pub fn try_receipt(&self) -> Option<Result<Receipt>> {
-        let lane = &self.cell.lane;
-        if lane.acks() == Acks::None {
+        let acks = self.cell.lane.acks();
+        if acks == Acks::None {
             return Some(Ok(self.receipt(None, Durability::PageCache)));
         }
-        let offset = match self.cell.base_offset()? {
-            Ok(base) => base + Offset::from(self.index),
-            Err(error) => return Some(Err(error)),
+        let placed = match self.cell.fate.get()? {
+            Ok(placed) => placed,
+            Err(error) => return Some(Err(error.clone())),
         };
-        if lane.acks() == Acks::Leader {
-            return Some(Ok(self.receipt(Some(offset), Durability::PageCache)));
+        if acks == Acks::Leader {
+            return Some(Ok(self.receipt(Some(placed), Durability::PageCache)));
         }
-        let log = match lane.log() {
-            Ok(log) => log,
-            Err(error) => return Some(Err(error)),
-        };
-        if log.high_watermark() > offset {
-            return Some(Ok(self.receipt(Some(offset), log.durability())));
+        if placed.log.high_watermark() >= placed.offsets.end {
+            return Some(Ok(self.receipt(Some(placed), placed.log.durability())));
         }
-        log.failure().map(|failure| Err(failure.clone()))
+        placed.log.failure().map(|failure| Err(failure.clone()))
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<Receipt>> {
@@ -162,11 +152,10 @@ impl Delivery {
             if let Some(done) = self.try_receipt() {
                 return done.map(Some);
             }
-            let in_time = match self.cell.base_offset() {
+            let in_time = match self.cell.fate.get() {
                 None => self.cell.lane.drive(deadline)?,
-                Some(base) => {
-                    self.cell.lane.log()?.wait_committed(base? + Offset::from(self.index) + 1, deadline)?
-                }
+                Some(Ok(placed)) => placed.log.wait_committed(placed.offsets.end, deadline)?,
+                Some(Err(error)) => return Err(error.clone()),
             };
             if !in_time {
                 return self.try_receipt().transpose();
@@ -174,8 +163,8 @@ impl Delivery {
         }
     }
 
-    fn receipt(&self, offset: Option<Offset>, durability: Durability) -> Receipt {
-        let timestamp_ms = match self.timestamp_delta {
+    fn receipt(&self, placed: Option<&Placed>, durability: Durability) -> Receipt {
+        let own_time = || match self.timestamp_delta {
             FAR => {
                 let far = self.cell.far_timestamps.lock();
                 far.iter().find(|(index, _)| *index == self.index).map_or(-1, |(_, timestamp)| *timestamp)
@@ -184,8 +173,8 @@ impl Delivery {
         };
         Receipt {
             partition: self.cell.lane.partition(),
-            offset: offset.unwrap_or(-1),
-            timestamp_ms,
+            offset: placed.map_or(-1, |placed| placed.offsets.start + Offset::from(self.index)),
+            timestamp_ms: placed.and_then(|placed| placed.append_time).unwrap_or_else(own_time),
             durability,
         }
     }

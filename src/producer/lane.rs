@@ -38,8 +38,9 @@ struct State {
     open_wanted: bool,
     /// Listed among the lanes whose batches linger.
     listed: bool,
-    /// One behind the last record that was appended from here.
-    appended_end: Offset,
+    /// One behind the last record that was appended from here, and the log that took it: a recovery puts another in
+    /// its place, whose offsets say nothing about it.
+    appended: Option<(Arc<Log>, Offset)>,
     /// The first error since the last flush.
     failure: Option<Error>,
     spare: Option<BatchBuilder>,
@@ -52,6 +53,15 @@ struct OpenBatch {
     cell: Arc<BatchCell>,
     reserved_bytes: usize,
     due: Duration,
+}
+
+/// What became of batches that were taken out of the lane.
+struct Appended {
+    /// One behind the last record, and the log that took it.
+    end: Option<(Arc<Log>, Offset)>,
+    failure: Option<Error>,
+    /// A buffer to go on with.
+    spare: Option<BatchBuilder>,
 }
 
 /// A record, taken apart, with what was computed of it on the way.
@@ -226,10 +236,18 @@ impl Lane {
             }
             let mut scratch = std::mem::take(&mut state.scratch);
             drop(state);
-            let (appended_end, failure, spare) = self.append(&mut batches, &mut scratch);
+            let Appended { end, failure, spare } = self.append(&mut batches, &mut scratch);
             state = self.state.lock();
             state.scratch = scratch;
-            state.appended_end = state.appended_end.max(appended_end);
+            if let Some((log, end)) = end {
+                let before = state.appended.replace((Arc::clone(&log), end));
+                if let Some((old, end)) = before.filter(|(old, _)| !Arc::ptr_eq(old, &log))
+                    && old.high_watermark() < end
+                    && state.failure.is_none()
+                {
+                    state.failure = old.failure().cloned();
+                }
+            }
             state.spare = spare.or(state.spare.take());
             if state.failure.is_none() {
                 state.failure = failure;
@@ -241,19 +259,19 @@ impl Lane {
     }
 
     /// Seals and appends batches in order, and tells their deliveries.
-    fn append(
-        &self,
-        batches: &mut VecDeque<OpenBatch>,
-        scratch: &mut Vec<u8>,
-    ) -> (Offset, Option<Error>, Option<BatchBuilder>) {
+    fn append(&self, batches: &mut VecDeque<OpenBatch>, scratch: &mut Vec<u8>) -> Appended {
         let config = &self.shared.config;
         let mut failure = None;
-        let mut appended_end = 0;
+        let mut appended = None;
         let mut sealed: Vec<Sealed> = Vec::with_capacity(batches.len());
         let mut cells = Vec::with_capacity(batches.len());
         let mut freed_bytes = 0;
         for mut batch in batches.drain(..) {
             freed_bytes += batch.reserved_bytes;
+            if batch.builder.is_empty() {
+                // Opened for a record that was refused.
+                continue;
+            }
             match batch.builder.seal(config.compression, config.compression_level, scratch) {
                 Ok(bytes) => {
                     sealed.push(bytes);
@@ -268,10 +286,11 @@ impl Lane {
             match log.as_ref().map_err(Error::clone).and_then(|log| log.append(rest, None)) {
                 Ok(count) => {
                     for (cell, batch) in cells.iter().zip(&sealed).skip(done).take(count) {
-                        appended_end = batch.header().next_offset();
-                        cell.appended(batch.header().base_offset..appended_end);
+                        let end = batch.header().next_offset();
                         if let Ok(log) = &log {
-                            self.tell(log, cell, appended_end);
+                            cell.appended(log, batch.header());
+                            self.tell(log, cell, end);
+                            appended = Some((Arc::clone(log), end));
                         }
                     }
                     done += count;
@@ -287,7 +306,7 @@ impl Lane {
         }
         self.shared.release(freed_bytes);
         let spare = sealed.pop().map(|batch| BatchBuilder::from_buffer(batch.into_buffer()));
-        (appended_end, failure, spare)
+        Appended { end: appended, failure, spare }
     }
 
     fn fail(&self, cell: &Arc<BatchCell>, error: Error, failure: &mut Option<Error>) {
@@ -331,14 +350,20 @@ impl Lane {
         if !self.drain_all(deadline) {
             return Ok(false);
         }
-        let (end, failure) = {
+        let (appended, failure) = {
             let mut state = self.state.lock();
-            (state.appended_end, state.failure.take())
+            (state.appended.clone(), state.failure.take())
         };
         if let Some(failure) = failure {
             return Err(failure);
         }
-        if end > 0 { self.log()?.wait_committed(end, deadline) } else { Ok(true) }
+        let Some((log, end)) = appended else { return Ok(true) };
+        let result = log.wait_committed(end, deadline);
+        if result.is_err() && self.log().is_ok_and(|now| !Arc::ptr_eq(&now, &log)) {
+            // Said once; from now on the log that took its place counts.
+            self.state.lock().appended.take_if(|(old, _)| Arc::ptr_eq(old, &log));
+        }
+        result
     }
 
     /// When the oldest batch is due.

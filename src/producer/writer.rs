@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::Log;
 use crate::record::{BatchBuilder, Sealed};
 use crate::sync::Arc;
 use crate::time::Clock;
@@ -37,6 +38,8 @@ pub struct Writer {
     pending: Option<Sealed>,
     scratch: Vec<u8>,
     end: Offset,
+    /// Where the last batch was appended; after a recovery the partition has another log.
+    log: Option<Arc<Log>>,
 }
 
 impl Partition {
@@ -55,6 +58,7 @@ impl Partition {
             pending: None,
             scratch: Vec::new(),
             end,
+            log: None,
             config,
         })
     }
@@ -91,7 +95,9 @@ impl Writer {
     pub fn flush(&mut self) -> Result<Offset> {
         self.append()?;
         if self.config.acks == Acks::All {
-            self.partition.log()?.wait_committed(self.end, None)?;
+            if let Some(log) = self.log.take() {
+                log.wait_committed(self.end, None)?;
+            }
         }
         Ok(self.end)
     }
@@ -116,7 +122,9 @@ impl Writer {
             }
             self.end = sealed.header().next_offset();
             self.scratch = sealed.into_buffer();
-            log?.bound_unsynced()?;
+            let log = log?;
+            self.log = Some(Arc::clone(&log));
+            log.bound_unsynced()?;
         }
         Ok(())
     }

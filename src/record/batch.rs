@@ -150,6 +150,10 @@ impl BatchHeader {
 
     /// The sequence number of the last record that was ever in it; -1 when it has none.
     #[inline]
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(dead_code, reason = "asked by compaction and the idempotent producer")
+    )]
     pub(crate) fn last_sequence(&self) -> i32 {
         match self.base_sequence {
             -1 => -1,
@@ -214,7 +218,8 @@ pub(crate) fn verify_crc(batch: &[u8], header: &BatchHeader) -> Result<(), Inval
     if computed == header.crc { Ok(()) } else { Err(Invalid::Crc { stored: header.crc, computed }) }
 }
 
-/// Walks the uncompressed records; after `Ok` a [`RecordIter`](super::RecordIter) yields exactly `header.count` of them.
+/// Walks the uncompressed records; after `Ok` a [`RecordIter`](super::RecordIter) yields exactly `header.count` of
+/// them.
 pub(crate) fn check_records(header: &BatchHeader, section: &[u8]) -> Result<(), Invalid> {
     let mut rest = section;
     let mut last = -1;
@@ -262,7 +267,8 @@ pub(crate) fn decompress(header: &BatchHeader, batch: &[u8]) -> Result<Vec<u8>, 
 
 /// The next position at or after `from` where a whole batch with a good header and checksum starts.
 ///
-/// A record's value may hold bytes that pass for a batch: whoever resumes there compares its offsets with what it knows.
+/// A record's value may hold bytes that pass for a batch: whoever resumes there compares its offsets with what it
+/// knows.
 pub(crate) fn find_batch(bytes: &[u8], from: usize) -> Option<usize> {
     let mut position = from;
     loop {
@@ -282,6 +288,10 @@ pub(crate) fn find_batch(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 /// What compaction leaves of a batch without records whose offsets or sequences still matter.
+#[cfg_attr(
+    not(any(test, feature = "testing")),
+    expect(dead_code, reason = "asked by compaction and the idempotent producer")
+)]
 pub(crate) fn empty_batch(header: &BatchHeader) -> [u8; BATCH_HEADER_BYTES] {
     let mut empty = BatchHeader {
         batch_length: at::LENGTH_MIN,

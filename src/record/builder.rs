@@ -121,10 +121,13 @@ impl BatchBuilder {
             return Err(Invalid::Field { name: "offset", why: "it must be larger than the one before" });
         }
         if timestamp < -1 {
-            return Err(Invalid::Field { name: "timestamp", why: "it must be -1 (none) or not negative" });
+            return Err(Invalid::Field {
+                name: "timestamp",
+                why: "a timestamp must be -1 (none) or not negative",
+            });
         }
         if headers.len() > HEADERS_MAX {
-            return Err(Invalid::Field { name: "headers", why: "there are more than 1000" });
+            return Err(Invalid::Field { name: "headers", why: "there can be at most 1000 headers" });
         }
         let payload = payload_size(key, value, headers);
         // Keeps every length below within an i32 as well.

@@ -8,30 +8,32 @@
 //!   rebuilt from the log.
 //! - A sealed segment's index files are exact: no zero tail, and the last time entry is its youngest record.
 
+mod index;
 pub(crate) mod name;
-mod offset_index;
+pub(crate) mod offset_index;
 mod scan;
-mod time_index;
+#[cfg(test)]
+mod tests;
+pub(crate) mod time_index;
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::limits::BATCH_HEADER_BYTES;
 use crate::record::{BatchHeader, Invalid};
-use crate::storage::{self, File, Map, Open, Region, Storage};
+use crate::storage::{File, Map, Open, Region, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicU64, OnceLock, Ordering, RwLock};
 use crate::types::Offset;
 
-use offset_index::OffsetIndex;
+use index::{Growing, Index};
+use scan::Order;
 pub(crate) use scan::{Scan, Step};
-use time_index::TimeIndex;
-
-/// Index entries that may wait in memory before they go to the files.
-const UNFLUSHED_ENTRIES_MAX: usize = 1_024;
 
 /// The settings a segment follows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentConfig {
+    /// Offsets follow one another without gaps.
+    pub(crate) contiguous: bool,
     pub(crate) index_interval_bytes: u64,
     pub(crate) segment_index_bytes: u64,
 }
@@ -70,76 +72,6 @@ pub(crate) struct Landing {
     pub(crate) expected_base: Option<Offset>,
 }
 
-/// The indexes of a segment, by its age.
-#[derive(Debug)]
-enum Index {
-    Growing(Growing),
-    Sealed { offsets: Region, times: Region },
-    NotLoaded,
-}
-
-/// The indexes of a segment that is written, and what decides their next entry.
-#[derive(Debug)]
-struct Growing {
-    offsets: OffsetIndex,
-    times: TimeIndex,
-    bytes_since_entry: u64,
-    max_timestamp: i64,
-    max_timestamp_offset: Offset,
-    first_timestamp: Option<i64>,
-    /// Bytes of each index that are in the files already.
-    flushed: (usize, usize),
-}
-
-impl Growing {
-    fn new(base: Offset, config: &SegmentConfig) -> Self {
-        Growing {
-            offsets: OffsetIndex::new(base, config.segment_index_bytes),
-            times: TimeIndex::new(base, config.segment_index_bytes),
-            bytes_since_entry: 0,
-            max_timestamp: -1,
-            max_timestamp_offset: base,
-            first_timestamp: None,
-            flushed: (0, 0),
-        }
-    }
-
-    /// Counts a batch, with an entry when enough bytes went by (Kafka's `LogSegment.append`, batch by batch).
-    fn note(&mut self, position: u64, header: &BatchHeader, config: &SegmentConfig) {
-        self.first_timestamp.get_or_insert(header.max_timestamp);
-        if header.max_timestamp > self.max_timestamp {
-            self.max_timestamp = header.max_timestamp;
-            self.max_timestamp_offset = header.last_offset();
-        }
-        if self.bytes_since_entry > config.index_interval_bytes {
-            // Positions of a segment fit 31 bits: roll sees to it.
-            self.offsets.append(header.last_offset(), u32::try_from(position).unwrap_or(u32::MAX));
-            self.times.append(self.max_timestamp, self.max_timestamp_offset);
-            self.bytes_since_entry = 0;
-        }
-        self.bytes_since_entry += header.size() as u64;
-    }
-
-    fn unflushed_entries(&self) -> usize {
-        (self.offsets.bytes().len() - self.flushed.0) / offset_index::ENTRY_BYTES
-    }
-}
-
-/// What a roll decision needs to know of the active segment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Fill {
-    pub(crate) first_timestamp: Option<i64>,
-    offset_slots: usize,
-    time_slots: usize,
-}
-
-impl Fill {
-    /// Whether an index may be full after `pending` more batches.
-    pub(crate) fn is_full_with(&self, pending: usize) -> bool {
-        self.offset_slots.min(self.time_slots) <= pending
-    }
-}
-
 /// One base offset's files.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -154,6 +86,8 @@ pub(crate) struct Segment {
     written: AtomicU64,
     visible: AtomicU64,
     sealed: AtomicBool,
+    /// The index was made stepping over damage: it does not know the times of what lies there.
+    damaged: AtomicBool,
     /// Bytes known to be on the device.
     synced: AtomicU64,
     /// Whether the directory entry is on the device.
@@ -198,6 +132,7 @@ impl Segment {
             written: AtomicU64::new(0),
             visible: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
             synced: AtomicU64::new(0),
             entry_synced: AtomicBool::new(true),
             created_ms: now_ms,
@@ -295,119 +230,10 @@ impl Segment {
         Ok(())
     }
 
-    /// What the roll decision asks of an active segment.
-    pub(crate) fn fill(&self) -> Fill {
-        match &*self.index.read() {
-            Index::Growing(growing) => Fill {
-                first_timestamp: growing.first_timestamp,
-                offset_slots: growing.offsets.slots_free(),
-                time_slots: growing.times.slots_free(),
-            },
-            _ => Fill { first_timestamp: None, offset_slots: usize::MAX, time_slots: usize::MAX },
-        }
-    }
-
-    /// Starts empty indexes, for a segment without any file (a read-only log that has none).
-    pub(crate) fn begin_index(&self) {
-        *self.index.write() = Index::Growing(Growing::new(self.base, &self.config));
-    }
-
-    /// Makes the last time entry: the segment's youngest record.
-    pub(crate) fn end_index(&self) {
-        if let Index::Growing(growing) = &mut *self.index.write() {
-            growing.times.append_last(growing.max_timestamp, growing.max_timestamp_offset);
-        }
-    }
-
     /// Closes the segment for writing; readers may map the file from now on.
     pub(crate) fn seal(&self) {
         self.end_index();
         self.sealed.store(true, Ordering::Release);
-    }
-
-    /// Brings the index of a sealed segment to its files and drops it from memory. If that fails the files are
-    /// removed: a missing index is rebuilt, a short one would be believed.
-    pub(crate) fn close_index(&self) {
-        if self.sync_index().is_ok() {
-            *self.index.write() = Index::NotLoaded;
-        } else {
-            for name in [name::offset_index(self.base), name::time_index(self.base)] {
-                let _ = self.storage.remove_file(&self.dir.join(name));
-            }
-        }
-    }
-
-    /// Writes index entries that only memory has to the files, when there are many or `all` is asked for.
-    pub(crate) fn flush_index(&self, all: bool) -> Result<()> {
-        let (offsets, times, flushed) = match &*self.index.read() {
-            Index::Growing(growing) if all || growing.unflushed_entries() >= UNFLUSHED_ENTRIES_MAX => (
-                growing.offsets.bytes().get(growing.flushed.0..).unwrap_or_default().to_vec(),
-                growing.times.bytes().get(growing.flushed.1..).unwrap_or_default().to_vec(),
-                growing.flushed,
-            ),
-            _ => return Ok(()),
-        };
-        self.write_index(&name::offset_index(self.base), &offsets, flushed.0)?;
-        self.write_index(&name::time_index(self.base), &times, flushed.1)?;
-        if let Index::Growing(growing) = &mut *self.index.write() {
-            growing.flushed = (flushed.0 + offsets.len(), flushed.1 + times.len());
-        }
-        Ok(())
-    }
-
-    /// Makes the index files exact and durable.
-    pub(crate) fn sync_index(&self) -> Result<()> {
-        self.flush_index(true)?;
-        for name in [name::offset_index(self.base), name::time_index(self.base)] {
-            self.storage.open(&self.dir.join(name), Open::Write)?.sync_data()?;
-        }
-        Ok(())
-    }
-
-    fn write_index(&self, name: &str, bytes: &[u8], at: usize) -> Result<()> {
-        let path = self.dir.join(name);
-        // Nothing was flushed yet: what lies there is of another life of this segment.
-        let file = self.storage.open(&path, if at == 0 { Open::Truncate } else { Open::Write })?;
-        if bytes.is_empty() { Ok(()) } else { file.write_at(bytes, at as u64) }
-    }
-
-    /// The youngest timestamp of the segment, -1 when no record has one. Sealed segments answer from the index.
-    pub(crate) fn max_timestamp(&self) -> Result<i64, Fault> {
-        if let Index::Growing(growing) = &*self.index.read() {
-            return Ok(growing.max_timestamp);
-        }
-        let last = self.with_index(|_, times| time_index::last(times, self.base))?;
-        match last {
-            Some(last) if self.entry_holds(last)? => Ok(last.timestamp),
-            None if self.visible() == 0 => Ok(-1),
-            _ => {
-                self.rebuild_index()?;
-                Ok(self
-                    .with_index(|_, times| time_index::last(times, self.base))?
-                    .map_or(-1, |l| l.timestamp))
-            }
-        }
-    }
-
-    /// An offset at or before which no record is as young as `timestamp`, to start a search by time from.
-    pub(crate) fn offset_before(&self, timestamp: i64) -> Result<Offset, Fault> {
-        let hint = self.with_index(|_, times| time_index::lookup(times, self.base, timestamp))?;
-        match hint {
-            None => Ok(self.base),
-            Some(entry) if self.entry_holds(entry)? => Ok(entry.offset),
-            Some(_) => {
-                self.rebuild_index()?;
-                let again = self.with_index(|_, times| time_index::lookup(times, self.base, timestamp))?;
-                Ok(again.map_or(self.base, |entry| entry.offset))
-            }
-        }
-    }
-
-    /// Whether a batch that ends at the entry's offset has the entry's timestamp.
-    fn entry_holds(&self, entry: time_index::TimestampOffset) -> Result<bool, Fault> {
-        Ok(self.find(entry.offset)?.is_some_and(|found| {
-            found.header.last_offset() == entry.offset && found.header.max_timestamp == entry.timestamp
-        }))
     }
 
     /// The first batch that ends at or behind `offset`; `None` when no visible one does.
@@ -431,6 +257,38 @@ impl Segment {
             position += header.size() as u64;
         }
         Ok(None)
+    }
+
+    /// As [`Segment::find`], by checksums and the order of offsets instead of headers alone, stepping over damage.
+    /// The landing has an expected base only when no damage lies between it and the batch in front of it.
+    pub(crate) fn find_behind_damage(&self, offset: Offset) -> Result<Option<Landing>, Fault> {
+        let visible = self.visible();
+        let (start, base) = match self.hint(offset, visible)? {
+            Hint::Batch { position, header } => (position, header.base_offset),
+            Hint::Nothing | Hint::Wrong => (0, self.base),
+        };
+        let mut scan = Scan::new(self.file(Open::Read)?.as_ref(), start, visible);
+        let mut order = Order::new(base, self.config.contiguous);
+        loop {
+            match scan.next(true)? {
+                Step::Batch { position, header } if order.takes(&header) => {
+                    if header.last_offset() >= offset {
+                        return Ok(Some(Landing { position, header, expected_base: order.expected }));
+                    }
+                    order.pass(&header);
+                }
+                Step::End => return Ok(None),
+                step => {
+                    if let Step::Batch { position, .. } = step {
+                        scan.reject(position);
+                    }
+                    if scan.resync()?.is_none() {
+                        return Ok(None);
+                    }
+                    order.lose();
+                }
+            }
+        }
     }
 
     /// The index's answer, compared with the log.
@@ -517,124 +375,6 @@ impl Segment {
             }
         }
         Ok(None)
-    }
-
-    fn with_index<T>(&self, ask: impl Fn(&[u8], &[u8]) -> T) -> Result<T, Fault> {
-        if matches!(&*self.index.read(), Index::NotLoaded) {
-            self.load_index()?;
-        }
-        Ok(match &*self.index.read() {
-            Index::Growing(growing) => ask(growing.offsets.bytes(), growing.times.bytes()),
-            Index::Sealed { offsets, times } => ask(offsets.bytes(), times.bytes()),
-            Index::NotLoaded => ask(&[], &[]),
-        })
-    }
-
-    /// Opens the index files of a sealed segment; those that can not be right are rebuilt.
-    fn load_index(&self) -> Result<(), Fault> {
-        let offsets = self.index_region(&name::offset_index(self.base))?;
-        let times = self.index_region(&name::time_index(self.base))?;
-        match (offsets, times) {
-            (Some(offsets), Some(times))
-                if offset_index::is_sane(offsets.bytes(), self.visible())
-                    && time_index::is_sane(times.bytes(), self.base) =>
-            {
-                *self.index.write() = Index::Sealed { offsets, times };
-                Ok(())
-            }
-            _ => self.rebuild_index(),
-        }
-    }
-
-    fn index_region(&self, name: &str) -> Result<Option<Region>> {
-        let file = match self.storage.open(&self.dir.join(name), Open::Read) {
-            Ok(file) => file,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let len = file.len()?;
-        if len == 0 {
-            return Ok(Some(Region::heap(Vec::new())));
-        }
-        if let Some(map) = file.map(len)? {
-            map.publish(len);
-            return Ok(Region::map(map, 0..len));
-        }
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        let read = file.read_at(&mut bytes, 0)?;
-        bytes.truncate(read);
-        Ok(Some(Region::heap(bytes)))
-    }
-
-    /// Makes the index of a sealed segment anew, in memory, from the headers of its batches, stepping over damage.
-    fn rebuild_index(&self) -> Result<(), Fault> {
-        let file = self.file(Open::Read)?;
-        let mut growing = Growing::new(self.base, &self.config);
-        let mut scan = Scan::new(file.as_ref(), 0, self.visible());
-        loop {
-            match scan.next(false)? {
-                Step::Batch { position, header } => growing.note(position, &header, &self.config),
-                Step::End => break,
-                Step::Bad { .. } if scan.resync()?.is_none() => break,
-                Step::Bad { .. } => {}
-            }
-        }
-        growing.times.append_last(growing.max_timestamp, growing.max_timestamp_offset);
-        *self.index.write() = Index::Sealed {
-            offsets: Region::heap(growing.offsets.bytes().to_vec()),
-            times: Region::heap(growing.times.bytes().to_vec()),
-        };
-        Ok(())
-    }
-
-    /// Takes up the index files of a segment that grows on after a restart: their entries below offset `proven`, if
-    /// the log confirms the last of them. Returns the position and the offset from which the walk must go on; it
-    /// fills the indexes with [`Segment::note`].
-    pub(crate) fn resume_index(&self, proven: Offset, len: u64) -> Result<(u64, Offset)> {
-        let mut growing = Growing::new(self.base, &self.config);
-        let read = |name: String| -> Result<Vec<u8>> {
-            Ok(storage::read_small(self.storage.as_ref(), &self.dir.join(name))?.unwrap_or_default())
-        };
-        let offsets = read(name::offset_index(self.base))?;
-        let times = read(name::time_index(self.base))?;
-        // A preallocated index (Kafka's own, after a crash) ends in zeros: entries end where they stop rising.
-        let index_bytes_max = self.config.segment_index_bytes;
-        let mut offsets = OffsetIndex::from_bytes(
-            self.base,
-            offset_index::sane_prefix(&offsets, len).to_vec(),
-            index_bytes_max,
-        );
-        let mut times = TimeIndex::from_bytes(
-            self.base,
-            time_index::sane_prefix(&times, self.base).to_vec(),
-            index_bytes_max,
-        );
-        offsets.truncate_to(proven);
-        let mut resume = (0, self.base);
-        if let Some(last) = offsets.last()
-            && let Ok(header) = self.header_at(u64::from(last.position), len)
-            && header.last_offset() == last.offset
-        {
-            times.truncate_to(last.offset + 1);
-            growing.first_timestamp = self.header_at(0, len).ok().map(|first| first.max_timestamp);
-            if let Some(youngest) = times.last() {
-                growing.max_timestamp = youngest.timestamp;
-                growing.max_timestamp_offset = youngest.offset;
-            }
-            growing.offsets = offsets;
-            growing.times = times;
-            growing.bytes_since_entry = header.size() as u64;
-            resume = (u64::from(last.position) + header.size() as u64, header.next_offset());
-        }
-        *self.index.write() = Index::Growing(growing);
-        Ok(resume)
-    }
-
-    /// Counts a batch that recovery found.
-    pub(crate) fn note(&self, position: u64, header: &BatchHeader) {
-        if let Index::Growing(growing) = &mut *self.index.write() {
-            growing.note(position, header, &self.config);
-        }
     }
 }
 

@@ -60,8 +60,7 @@ impl OffsetIndex {
     }
 
     pub(crate) fn last(&self) -> Option<OffsetPosition> {
-        let last = self.bytes.len().checked_sub(ENTRY_BYTES)?;
-        Some(entry(&self.bytes, self.base, last / ENTRY_BYTES))
+        last(&self.bytes, self.base)
     }
 
     /// Drops the entries at or behind `offset`.
@@ -93,6 +92,11 @@ pub(crate) fn sane_prefix(bytes: &[u8], log_bytes: u64) -> &[u8] {
 pub(crate) fn lookup(bytes: &[u8], base: Offset, target: Offset) -> Option<OffsetPosition> {
     let after = partition_point(bytes, base, |entry| entry.offset <= target);
     after.checked_sub(1).map(|i| entry(bytes, base, i))
+}
+
+/// The last entry.
+pub(crate) fn last(bytes: &[u8], base: Offset) -> Option<OffsetPosition> {
+    (bytes.len() / ENTRY_BYTES).checked_sub(1).map(|i| entry(bytes, base, i))
 }
 
 fn raw(bytes: &[u8], i: usize) -> (u32, u32) {

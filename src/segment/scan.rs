@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::limits::BATCH_HEADER_BYTES;
 use crate::record::{BatchHeader, Invalid, find_batch, verify_crc};
 use crate::storage::File;
+use crate::types::Offset;
 
 const WINDOW_BYTES: usize = 256 * 1024;
 
@@ -130,6 +131,36 @@ impl<'f> Scan<'f> {
         let at = usize::try_from(position - self.window_at).unwrap_or(usize::MAX);
         let to = (at + len).min(self.window.len());
         Ok(self.window.get(at..to).unwrap_or_default())
+    }
+}
+
+/// The offsets of batch after batch, the part of a header that Kafka's checksum leaves out.
+pub(super) struct Order {
+    /// What the batch in front promised; `None` behind damage.
+    pub(super) expected: Option<Offset>,
+    floor: Offset,
+    contiguous: bool,
+}
+
+impl Order {
+    pub(super) fn new(base: Offset, contiguous: bool) -> Self {
+        Order { expected: Some(base), floor: base, contiguous }
+    }
+
+    pub(super) fn takes(&self, header: &BatchHeader) -> bool {
+        match self.expected {
+            Some(expected) if self.contiguous => header.base_offset == expected,
+            _ => header.base_offset >= self.floor,
+        }
+    }
+
+    pub(super) fn pass(&mut self, header: &BatchHeader) {
+        self.floor = header.next_offset();
+        self.expected = Some(self.floor);
+    }
+
+    pub(super) fn lose(&mut self) {
+        self.expected = None;
     }
 }
 

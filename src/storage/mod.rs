@@ -78,7 +78,6 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> Result<()>;
     /// Removes an empty directory.
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked by topic deletion"))]
     fn remove_dir(&self, dir: &Path) -> Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> Result<()>;

@@ -9,6 +9,8 @@ mod maintenance;
 mod meta;
 mod open;
 mod options;
+#[cfg(all(test, logstead_shuttle))]
+mod schedules;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -165,7 +167,8 @@ impl Store {
             closed: AtomicBool::new(false),
         });
         if !read_only && !shared.report.clean {
-            shared.write_checkpoints()?;
+            // On a full disk the store opens all the same; they are tried again.
+            let _ = shared.write_checkpoints();
         }
         let threads = match options.maintenance {
             Maintenance::Threads if !read_only => Some(Threads::start(&shared, options.flush_threads)?),
@@ -334,17 +337,22 @@ impl Shared {
         }
         let storage = self.context.storage.as_ref();
         let entry = CatalogEntry { id: TopicId::random()?, ready: false, config };
-        let before = catalog.topics.insert(name.clone(), entry.clone());
-        let made = catalog.write(storage).and_then(|()| open::make_partitions(&self.context, &name, &entry));
+        catalog.topics.insert(name.clone(), entry.clone());
+        let made = catalog.write(storage).and_then(|()| {
+            open::make_partitions(&self.context, &name, &entry)?;
+            catalog.topics.insert(name.clone(), CatalogEntry { ready: true, ..entry.clone() });
+            catalog.write(storage)
+        });
         if let Err(error) = made {
-            // The next open, or the next call, finishes or repeats it; until then nobody sees the topic.
-            if let Some(before) = before {
-                catalog.topics.insert(name, before);
+            catalog.topics.insert(name.clone(), entry.clone());
+            // The directories first: one without an entry would count as a topic that a broker made. If that fails
+            // the entry stays, and the next open, or the next call, finishes what was begun.
+            if open::unmake_partitions(&self.context, &name, &entry).is_ok() {
+                catalog.topics.remove(&name);
+                let _ = catalog.write(storage);
             }
             return Err(error);
         }
-        catalog.topics.insert(name.clone(), CatalogEntry { ready: true, ..entry.clone() });
-        catalog.write(storage)?;
         let hint = OpenHints { contiguous: true, clean: true, recovery_point: Some(0), log_start: None };
         let hints = (0..entry.config.partitions).map(|_| Some(hint.clone())).collect();
         let topic = Arc::new(TopicInner::new(

@@ -38,7 +38,14 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
     let storage = context.storage.as_ref();
     let root = &context.root;
     let lock = if context.read_only {
-        check_ours(&list_root(storage, root)?, storage, root)?;
+        let entries = list_root(storage, root).map_err(|error| match error.is_not_found() {
+            true => {
+                let why = "it does not exist; Store::open makes it".to_owned();
+                ErrorKind::NotAStore { path: root.clone(), why }.into()
+            }
+            false => error,
+        })?;
+        check_ours(&entries, storage, root)?;
         None
     } else {
         match list_root(storage, root) {
@@ -57,7 +64,14 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
             storage.remove_file(&root.join(CLEAN_SHUTDOWN))?;
             storage.sync_dir(root)?;
         }
-        meta::ensure(storage, root)?;
+        if meta::ensure(storage, root)? {
+            // A new store in a directory whose own name may not be durable yet, whoever made it.
+            for dir in root.ancestors().skip(1) {
+                let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+                // Above, not all is ours to sync.
+                let _ = storage.sync_dir(dir);
+            }
+        }
     }
     let catalog = read_catalog(context, &mut report)?;
     let recovery_points = read_checkpoint(context, RECOVERY_POINTS, &mut report);
@@ -250,7 +264,8 @@ pub(super) fn make_partitions(context: &Context, name: &TopicName, entry: &Catal
     for partition in 0..entry.config.partitions {
         make_partition(context, &context.root.join(format!("{name}-{partition}")), &entry.id)?;
     }
-    Ok(())
+    // Of directories that an interrupted call left the names may not be durable.
+    context.storage.sync_dir(&context.root)
 }
 
 fn make_partition(context: &Context, dir: &Path, id: &TopicId) -> Result<()> {
@@ -265,4 +280,31 @@ fn make_partition(context: &Context, dir: &Path, id: &TopicId) -> Result<()> {
         }
     }
     storage.sync_dir(dir)
+}
+
+/// Takes back what [`make_partitions`] made of a topic that nobody has seen. Files of others stay, and so do their
+/// directories.
+pub(super) fn unmake_partitions(context: &Context, name: &TopicName, entry: &CatalogEntry) -> Result<()> {
+    let storage = context.storage.as_ref();
+    let absent = |result: Result<()>| match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    };
+    for partition in (0..entry.config.partitions).rev() {
+        let dir = context.root.join(format!("{name}-{partition}"));
+        match storage.list(&dir) {
+            Ok(entries) if entries.iter().any(|entry| entry.name.ends_with(".log") && entry.len > 0) => {
+                continue;
+            }
+            Err(error) if error.is_not_found() => continue,
+            listed => listed?,
+        };
+        let made = crate::log::first_segment_files();
+        let small = ["partition.metadata".to_owned(), LEADER_EPOCHS.to_owned()];
+        for file in small.into_iter().chain(made) {
+            absent(storage.remove_file(&dir.join(file)))?;
+        }
+        absent(storage.remove_dir(&dir))?;
+    }
+    storage.sync_dir(&context.root)
 }

@@ -30,7 +30,8 @@ pub(crate) use registry::Topics;
 enum State {
     NotOpened(OpenHints),
     Open(Arc<Log>),
-    Damaged(Error),
+    /// With what is known of it, for when it is opened again.
+    Damaged(Error, OpenHints),
     /// A broker's topic of which this directory holds other partitions only.
     Absent,
     Closed(Option<Arc<Log>>),
@@ -102,13 +103,13 @@ impl TopicInner {
         let mut state = slot.state.write();
         let hints = match &*state {
             State::Open(log) => return Ok((Arc::clone(log), None)),
-            State::Damaged(error) => return Err(error.clone()),
+            State::Damaged(error, _) => return Err(error.clone()),
             State::Absent => return Err(self.unknown(partition)),
             State::Closed(_) => return Err(ErrorKind::Closed.into()),
             State::NotOpened(hints) => hints.clone(),
         };
         let bells = Arc::clone(&slot.bells);
-        match Log::open(&self.context, &self.name, partition, &self.config, hints, bells) {
+        match Log::open(&self.context, &self.name, partition, &self.config, hints.clone(), bells) {
             Ok((log, events)) => {
                 *state = State::Open(Arc::clone(&log));
                 Ok((log, self.report(partition, events)))
@@ -123,7 +124,7 @@ impl TopicInner {
                             .into()
                     }
                 };
-                *state = State::Damaged(damaged.clone());
+                *state = State::Damaged(damaged.clone(), OpenHints { clean: false, ..hints });
                 Err(damaged)
             }
         }
@@ -135,11 +136,20 @@ impl TopicInner {
 
     /// Gives up the log of a partition and opens it anew from what the device holds.
     pub(crate) fn recover(&self, partition: i32) -> Result<Option<PartitionReport>> {
+        let open = match &*self.slot(partition)?.state.read() {
+            State::Open(log) => Some(Arc::clone(log)),
+            _ => None,
+        };
+        if let Some(log) = &open {
+            log.abandon();
+            // What it calls belongs to users: no lock is held.
+            log.run_completions();
+        }
         {
             let mut state = self.slot(partition)?.state.write();
             match &*state {
-                State::Open(log) => {
-                    log.abandon();
+                // Another call may have opened it anew meanwhile.
+                State::Open(log) if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, log)) => {
                     let hints = OpenHints {
                         recovery_point: Some(log.recovery_point()),
                         log_start: log.log_start_to_remember(),
@@ -148,8 +158,8 @@ impl TopicInner {
                     };
                     *state = State::NotOpened(hints);
                 }
-                State::Damaged(_) => *state = State::NotOpened(OpenHints::default()),
-                State::NotOpened(_) | State::Absent | State::Closed(_) => {}
+                State::Damaged(_, hints) => *state = State::NotOpened(hints.clone()),
+                State::Open(_) | State::NotOpened(_) | State::Absent | State::Closed(_) => {}
             }
         }
         self.open(partition).map(|(_, report)| report)
@@ -167,7 +177,7 @@ impl TopicInner {
     /// Whether no partition is damaged or poisoned.
     pub(crate) fn is_sound(&self) -> bool {
         self.slots.iter().all(|slot| match &*slot.state.read() {
-            State::Damaged(_) => false,
+            State::Damaged(..) => false,
             State::Open(log) | State::Closed(Some(log)) => log.failure().is_none(),
             State::NotOpened(_) | State::Absent | State::Closed(None) => true,
         })
@@ -177,7 +187,12 @@ impl TopicInner {
     pub(crate) fn set_damaged(&self, partition: i32, why: String) {
         if let Ok(slot) = self.slot(partition) {
             let topic = self.name.to_string();
-            *slot.state.write() = State::Damaged(ErrorKind::Damaged { topic, partition, why }.into());
+            let mut state = slot.state.write();
+            let hints = match &*state {
+                State::NotOpened(hints) => OpenHints { clean: false, ..hints.clone() },
+                _ => OpenHints::default(),
+            };
+            *state = State::Damaged(ErrorKind::Damaged { topic, partition, why }.into(), hints);
         }
     }
 
@@ -190,7 +205,13 @@ impl TopicInner {
                 let log = match &*state {
                     State::Open(log) => Some(Arc::clone(log)),
                     // Still to be seen: a damaged partition keeps the stop from counting as clean.
-                    State::Damaged(_) => continue,
+                    State::Damaged(..) => continue,
+                    // Nor does one that was not looked at after a crash, for lack of space or of descriptors.
+                    State::NotOpened(hints) if !hints.clean => {
+                        let hints = hints.clone();
+                        *state = State::Damaged(ErrorKind::Closed.into(), hints);
+                        continue;
+                    }
                     _ => None,
                 };
                 *state = State::Closed(log.clone());

@@ -16,8 +16,8 @@ pub(crate) struct Topics {
 impl Topics {
     pub(crate) fn get(&self, name: &str) -> Result<Arc<TopicInner>> {
         match self.by_name.read().get(name) {
+            _ if self.is_closed() => Err(ErrorKind::Closed.into()),
             Some(topic) => Ok(Arc::clone(topic)),
-            None if self.is_closed() => Err(ErrorKind::Closed.into()),
             None => Err(ErrorKind::UnknownTopic { topic: name.to_owned() }.into()),
         }
     }

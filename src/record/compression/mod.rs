@@ -62,6 +62,7 @@ pub(super) fn decompress(codec: Compression, packed: &[u8], limit: usize) -> Res
 }
 
 /// Where a codec unpacks to: a vector that never grows beyond its limit.
+#[allow(dead_code, reason = "a build may leave all codecs out")]
 struct Output {
     bytes: Vec<u8>,
     limit: usize,
@@ -69,8 +70,7 @@ struct Output {
     step: usize,
 }
 
-// Each codec uses some of these; a build may leave any codec out.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each codec uses some of these, and a build may leave any codec out")]
 impl Output {
     const STEP_MIN: usize = 512;
     const STEP_MAX: usize = 64 * 1024;

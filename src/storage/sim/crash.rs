@@ -69,6 +69,11 @@ impl CrashPoint {
         self.op
     }
 
+    /// The death of the process at this moment: see [`SimDisk::kill`].
+    pub fn killed(&self, seed: u64) -> SimDisk {
+        SimDisk::of(self.state.killed(), mix(seed, self.op))
+    }
+
     /// Disks that a power cut at this moment can leave, at most `limit` different ones: all there are when few
     /// operations are unsynced, otherwise a choice made by `seed`. The first two are the one that lost all that was
     /// not synced and the one that kept it.

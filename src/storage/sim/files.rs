@@ -206,6 +206,10 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> Result<()> {
+        let time = self.disk.lock().sync_time;
+        if !time.is_zero() {
+            std::thread::sleep(time);
+        }
         let mut inner = self.disk.lock();
         let struck = inner.begin(FaultOp::SyncData);
         let (seq, lying) = (inner.ops, inner.state.lying);

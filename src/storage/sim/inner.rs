@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::CrashPoint;
 use super::fault::{FaultOp, Faults, OpCounts, Struck};
@@ -25,6 +26,7 @@ pub(super) struct Inner {
     pub(super) capacity: Option<u64>,
     pub(super) locks: HashSet<Vec<String>>,
     pub(super) time_ms: Option<i64>,
+    pub(super) sync_time: Duration,
 }
 
 impl Inner {

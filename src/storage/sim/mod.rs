@@ -20,6 +20,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use crash::CrashPoint;
 pub use fault::{FaultKind, FaultOp, OpCounts};
@@ -61,6 +62,7 @@ impl SimDisk {
             capacity: None,
             locks: HashSet::new(),
             time_ms: None,
+            sync_time: Duration::ZERO,
         })))
     }
 
@@ -105,21 +107,15 @@ impl SimDisk {
     /// lost by a later power cut. This disk goes on undisturbed.
     pub fn kill(&self) -> SimDisk {
         let inner = self.0.lock();
-        let mut state = inner.state.clone();
-        let open: Vec<u64> = state.files.iter().filter(|(_, f)| f.handles > 0).map(|(id, _)| *id).collect();
-        for id in open {
-            state.file(id).handles = 0;
-            state.release(id);
-        }
-        let disk = SimDisk::with(state, inner.seed);
+        let disk = SimDisk::with(inner.state.killed(), inner.seed);
         disk.0.lock().capacity = inner.capacity;
         disk
     }
 
     /// Makes the `nth` operation of that sort from now (1 is the next) fail, and when `sticky` all after it.
     ///
-    /// A failed write writes nothing; see [`fail_write_short`](Self::fail_write_short). A failed sync of a file loses what
-    /// it was to save, as on Linux: reads still show it, later syncs succeed without saving it.
+    /// A failed write writes nothing; see [`fail_write_short`](Self::fail_write_short). A failed sync of a file loses
+    /// what it was to save, as on Linux: reads still show it, later syncs succeed without saving it.
     pub fn fail_nth(&self, op: FaultOp, nth: u64, kind: FaultKind, sticky: bool) {
         self.0.lock().faults.add(op, nth, kind, sticky, 0);
     }
@@ -142,6 +138,11 @@ impl SimDisk {
     /// Sets the time that files written from now on show. Without it a lying disk counts operations.
     pub fn set_time_ms(&self, ms: i64) {
         self.0.lock().time_ms = Some(ms);
+    }
+
+    /// How long the sync of a file takes, as a device's would: those who wait meanwhile can share the next one.
+    pub fn set_sync_time(&self, time: Duration) {
+        self.0.lock().sync_time = time;
     }
 
     /// Flips bits of one byte, in the cache and on the device.

@@ -261,6 +261,17 @@ impl State {
         }
     }
 
+    /// The same disk without the process that had files open.
+    pub(super) fn killed(&self) -> State {
+        let mut state = self.clone();
+        let open: Vec<u64> = state.files.iter().filter(|(_, f)| f.handles > 0).map(|(id, _)| *id).collect();
+        for id in open {
+            state.file(id).handles = 0;
+            state.release(id);
+        }
+        state
+    }
+
     /// Bytes of all files that have a name or a handle.
     pub(super) fn used(&self) -> u64 {
         self.files.values().filter(|f| f.linked || f.handles > 0).map(|f| f.now.len()).sum()

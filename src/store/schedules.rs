@@ -1,0 +1,99 @@
+//! Many schedules of the protocols that a single run can not show: run by
+//! `RUSTFLAGS="--cfg logstead_shuttle" cargo test --lib --features testing schedules`.
+//!
+//! A schedule that loses a wake-up, or in which a leader and a follower wait for each other, ends in a deadlock,
+//! which the checker reports with the schedule that replays it.
+
+use std::time::Duration;
+
+use super::{Maintenance, Store};
+use crate::config::{ConsumerConfig, ProducerConfig, TopicConfig};
+use crate::storage::SimDisk;
+use crate::time::ManualClock;
+use crate::topic::{Record, Topic};
+use crate::types::{Acks, Durability};
+
+const SCHEDULES: usize = 1_000;
+
+fn check(test: impl Fn() + Send + Sync + 'static) {
+    let test = std::sync::Arc::new(test);
+    for chance in [true, false] {
+        let test = std::sync::Arc::clone(&test);
+        if chance {
+            shuttle::check_random(move || test(), SCHEDULES);
+        } else {
+            shuttle::check_pct(move || test(), SCHEDULES, 3);
+        }
+    }
+}
+
+fn store(durability: Durability) -> (Store, Topic, SimDisk) {
+    let disk = SimDisk::new(1);
+    let options = Store::options().maintenance(Maintenance::Manual).clock(ManualClock::new(1));
+    let store = options.disk(&disk).open("/s").unwrap();
+    let topic = store.create_topic("t", TopicConfig::default().durability(durability)).unwrap();
+    (store, topic, disk)
+}
+
+#[test]
+fn leadership_is_handed_over_and_everyone_who_waits_is_served() {
+    check(|| {
+        let (store, topic, _disk) = store(Durability::Disk);
+        let shared = store.producer().unwrap();
+        let own = store.producer_with(ProducerConfig::default().batch_size(0)).unwrap();
+        let threads: Vec<_> = [shared.clone(), shared, own]
+            .into_iter()
+            .map(|producer| {
+                let topic = topic.clone();
+                shuttle::thread::spawn(move || {
+                    let receipt = producer.send(Record::to(&topic).value("v")).unwrap().wait().unwrap();
+                    assert!(topic.partition(0).unwrap().high_watermark() > receipt.offset);
+                    receipt.offset
+                })
+            })
+            .collect();
+        let mut offsets: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        offsets.sort_unstable();
+        assert_eq!(offsets, [0, 1, 2]);
+    });
+}
+
+#[test]
+fn a_failed_sync_wakes_everyone_with_the_error() {
+    check(|| {
+        let (store, topic, disk) = store(Durability::Disk);
+        let producer = store.producer().unwrap();
+        disk.fail_nth(crate::storage::FaultOp::SyncData, 1, crate::storage::FaultKind::Io, false);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (producer, topic) = (producer.clone(), topic.clone());
+                shuttle::thread::spawn(move || {
+                    producer.send(Record::to(&topic).value("v")).and_then(|d| d.wait()).is_err()
+                })
+            })
+            .collect();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+    });
+}
+
+#[test]
+fn a_reader_that_sleeps_is_woken_by_what_is_committed() {
+    for durability in [Durability::PageCache, Durability::Disk] {
+        check(move || {
+            let (store, topic, _disk) = store(durability);
+            let mut consumer = store.consumer_with(ConsumerConfig::default()).unwrap();
+            consumer.assign_all(["t"]).unwrap();
+            consumer.seek_to_beginning().unwrap();
+            let reader = shuttle::thread::spawn(move || {
+                let mut seen = 0;
+                while seen < 2 {
+                    seen += consumer.poll(Duration::from_secs(1_000)).unwrap().len();
+                }
+            });
+            for _ in 0..2 {
+                topic.partition(0).unwrap().append([Record::to(&topic).value("v")], None, Acks::All).unwrap();
+            }
+            reader.join().unwrap();
+        });
+    }
+}
