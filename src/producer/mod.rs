@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result, each};
+use crate::limits::GATHER_BYTES;
 use crate::record::BatchBuilder;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
 use crate::time::Clock;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     room: Mutex<()>,
     freed: Condvar,
     hook: Hook,
+    /// Full batches of a lane wait for each other up to this, to go out with one write.
+    gather_bytes: usize,
 }
 
 /// The lanes to one topic.
@@ -97,6 +100,8 @@ impl Producer {
         topics: &Arc<Topics>,
         store: Arc<dyn Any + Send + Sync>,
     ) -> (Self, Arc<Shared>) {
+        // Who does not linger does not gather either.
+        let gather_bytes = if config.linger_ms == 0 { 0 } else { GATHER_BYTES };
         let shared = Arc::new(Shared {
             config,
             clock: Arc::clone(&context.clock),
@@ -107,6 +112,7 @@ impl Producer {
             room: Mutex::new(()),
             freed: Condvar::new(),
             hook: Hook::default(),
+            gather_bytes,
         });
         let core = Core {
             shared: Arc::clone(&shared),
