@@ -220,6 +220,15 @@ impl Lane {
         true
     }
 
+    /// Appends what is due, unless somebody is at it.
+    pub(super) fn drain_due(&self, now: Duration) {
+        let mut state = self.state.lock();
+        if !state.draining && state.due().is_some_and(|due| due <= now) {
+            state.open_wanted |= state.open.as_ref().is_some_and(|open| open.due <= now);
+            self.drain_locked(state);
+        }
+    }
+
     /// Takes batches out, oldest first, until none is left that is full or wanted.
     fn drain_locked<'s>(&'s self, mut state: MutexGuard<'s, State>) {
         state.draining = true;

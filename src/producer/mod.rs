@@ -328,23 +328,14 @@ impl Shared {
         self.context.wake.wake();
     }
 
-    /// Appends the batches that lingered long enough; how long until the next is due.
-    pub(crate) fn drain_due(&self, now: Duration) -> Option<Duration> {
-        let lanes = std::mem::take(&mut *self.lingering.lock());
-        let mut next: Option<Duration> = None;
-        let mut rest = Vec::new();
-        for lane in lanes {
-            if lane.due().is_some_and(|due| due <= now) {
-                lane.drain_all(None);
-            }
-            if let Some(due) = lane.due_or_delisted() {
-                let left = due.saturating_sub(now);
-                next = Some(next.map_or(left, |n| n.min(left)));
-                rest.push(lane);
-            }
-        }
-        self.lingering.lock().extend(rest);
-        next
+    /// Appends the batches that lingered long enough.
+    pub(crate) fn drain_due(&self, now: Duration) {
+        let mut lanes = std::mem::take(&mut *self.lingering.lock());
+        lanes.retain(|lane| {
+            lane.drain_due(now);
+            lane.due_or_delisted().is_some()
+        });
+        self.lingering.lock().extend(lanes);
     }
 
     /// When the next batch is due, on the monotonic clock.
