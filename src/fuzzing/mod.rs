@@ -107,7 +107,9 @@ pub fn index(data: &[u8]) {
         let scanned = sane
             .chunks_exact(time_index::ENTRY_BYTES)
             .map(|entry| (i64::from_be_bytes(entry[..8].try_into().expect("its length")), &entry[8..]))
-            .map(|(time, at)| (time, base.saturating_add(u32::from_be_bytes(at.try_into().expect("its length")).into())))
+            .map(|(time, at)| {
+                (time, base.saturating_add(u32::from_be_bytes(at.try_into().expect("its length")).into()))
+            })
             .rfind(|(time, _)| *time <= target);
         let found = time_index::lookup(sane, base, target);
         assert_eq!(found.map(|found| (found.timestamp, found.offset)), scanned);
