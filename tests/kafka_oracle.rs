@@ -120,6 +120,85 @@ fn every_random_directory_of_kafkas_reads_as_kafka_reads_it() {
     }
 }
 
+// One difference is meant: Kafka searches one segment, the first whose youngest record is young enough, and answers
+// "none" when what is young there lies below the start of the log; here the search goes on behind it.
+#[test]
+#[ignore = "takes up to a minute; .ci/run calls it"]
+fn times_are_found_where_kafka_finds_them() {
+    let Some(oracle) = oracle() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let Some(random) = unpacked("random-40.tar.zst", home.path()) else { return };
+    let mut dirs = named(&random, "log");
+    for seed in 200..204 {
+        println!("seed {seed}: replay with LOGSTEAD_SEED={seed}");
+        let dir = home.path().join(seed.to_string());
+        write_store(seed, &dir);
+        dirs.push(dir);
+    }
+    let mut random = Random(7);
+    let mut times = vec![0, 1, 1_600_000_000_000, i64::MAX - 1];
+    for dir in &dirs {
+        let mut ours = Vec::new();
+        dump::dump(dir, None, &mut ours).unwrap();
+        let ours = String::from_utf8(ours).unwrap();
+        let lines: Vec<&str> = ours.lines().collect();
+        for _ in 0..lines.len().min(6) {
+            let record: Value = serde_json::from_str(random.pick::<&str>(&lines)).unwrap();
+            let time = record["timestamp"].as_i64().unwrap() + random.below(3) as i64 - 1;
+            times.push(time.max(0));
+        }
+    }
+    let at = times.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let (mut compared, mut beyond) = (0, 0);
+    let answers = Command::new(&oracle).args(["times", "--at", &at]).args(&dirs).output().unwrap();
+    assert!(answers.status.success(), "{}", String::from_utf8_lossy(&answers.stderr));
+    let answers = String::from_utf8(answers.stdout).unwrap();
+    let mut answers = answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).peekable();
+    for dir in &dirs {
+        let store = Store::open_read_only(dir).unwrap();
+        let mut left: usize = times.len() * partitions_of(dir);
+        while left > 0 {
+            left -= 1;
+            let answer = answers.next().unwrap();
+            let (topic, p) = answer["partition"].as_str().unwrap().rsplit_once('-').unwrap();
+            let partition = store.topic(topic).unwrap().partition(p.parse().unwrap()).unwrap();
+            let ours = partition.offset_for_time(answer["at"].as_i64().unwrap()).unwrap();
+            match (answer["offset"].as_i64(), answer["timestamp"].as_i64()) {
+                (Some(offset), Some(time)) => {
+                    assert_eq!(ours, Some((offset, time)), "{}: {answer}", dir.display())
+                }
+                _ => {
+                    let scanned = first_as_young(&partition, answer["at"].as_i64().unwrap());
+                    assert_eq!(ours.map(|found| found.0), scanned, "{}: {answer}", dir.display());
+                    beyond += usize::from(ours.is_some());
+                }
+            }
+            compared += 1;
+        }
+    }
+    assert_eq!(answers.next(), None);
+    println!("{compared} times compared, {beyond} found beyond the one segment where Kafka looks");
+}
+
+/// What a scan finds; a marker counts, as for Kafka.
+fn first_as_young(partition: &logstead::Partition, time: i64) -> Option<i64> {
+    let mut at = partition.log_start_offset();
+    loop {
+        let records = partition.read(at, 1 << 20).unwrap();
+        let mut found =
+            records.batches().flat_map(|batch| batch.records()).filter(|r| r.timestamp_ms() >= time);
+        if let Some(record) = found.find(|record| record.offset() >= partition.log_start_offset()) {
+            return Some(record.offset());
+        }
+        at = records.next_offset()?;
+    }
+}
+
+fn partitions_of(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries.filter(|entry| entry.file_type().unwrap().is_dir()).count()
+}
+
 /// Appends to every partition of a directory, in two sittings; what `dump` then says.
 fn continue_directory(dir: &Path) -> Vec<String> {
     for sitting in 0..2 {
