@@ -175,6 +175,33 @@ fn g20_a_partition_that_can_not_be_served_keeps_the_stop_from_counting_as_clean(
     assert!(disk.read_file(MARK).is_err());
 }
 
+// A broker that finds the mark and no snapshot takes it that no producer has a transaction open.
+#[test]
+fn g20_records_of_a_crashed_broker_without_a_snapshot_keep_the_stop_from_counting_as_clean() {
+    for (snapshot, killed, marked) in [(false, true, false), (true, true, true), (false, false, true)] {
+        let disk = SimDisk::new(1);
+        let store = open(&disk).unwrap();
+        store.create_topic("t", TopicConfig::default()).unwrap();
+        append(&store, "t", &["a"]);
+        let disk = if killed {
+            disk.kill()
+        } else {
+            store.close().unwrap();
+            disk
+        };
+        // Without the catalog it is a broker's.
+        disk.write_file("/s/logstead-topics", b"").unwrap();
+        if snapshot {
+            disk.write_file("/s/t-0/00000000000000000001.snapshot", b"").unwrap();
+        }
+        let store = open(&disk).unwrap();
+        append(&store, "t", &["b"]);
+        store.close().unwrap();
+        assert_eq!(disk.read_file(MARK).is_ok(), marked, "{snapshot} {killed}");
+        assert_eq!(values(&open(&disk).unwrap(), "t"), ["a", "b"]);
+    }
+}
+
 #[test]
 fn g23_a_topics_id_is_written_as_kafka_does_and_stays() {
     let disk = SimDisk::new(1);

@@ -34,7 +34,8 @@ pub(crate) fn first_segment_files() -> [String; 3] {
 
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::segment::{Segment, SegmentConfig, name};
+use crate::segment::name::{self, SegmentFile};
+use crate::segment::{Segment, SegmentConfig};
 use crate::storage::{File, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, Ordering, RwLock};
 use crate::time::Clock;
@@ -199,6 +200,17 @@ impl Log {
     /// Whether offsets follow one another without gaps.
     pub(crate) fn is_contiguous(&self) -> bool {
         self.contiguous
+    }
+
+    /// Whether a broker left records here and no snapshot of their producers.
+    pub(crate) fn lacks_snapshot(&self) -> bool {
+        let has_one = || {
+            let entries = self.context.storage.list(&self.dir)?;
+            Ok::<_, Error>(
+                entries.iter().any(|e| matches!(SegmentFile::parse(&e.name), Some(SegmentFile::Snapshot(_)))),
+            )
+        };
+        !self.contiguous && self.log_end() > self.log_start() && !has_one().unwrap_or(false)
     }
 
     /// The log start, when it lies inside a segment and so must be remembered.

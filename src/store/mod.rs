@@ -386,6 +386,12 @@ impl Shared {
             // A damaged partition must be looked at again.
             return Ok(());
         }
+        let mut logs = self.topics.sorted().into_iter().flat_map(|topic| topic.opened_logs());
+        if !self.report.clean && logs.any(|(_, log)| log.lacks_snapshot()) {
+            // After a clean stop a broker that finds no snapshot takes it that there are no producers, and would
+            // serve an open transaction as committed. After any other it looks for them in the log.
+            return Ok(());
+        }
         let mark = self.context.root.join(open::CLEAN_SHUTDOWN);
         replace(self.context.storage.as_ref(), &mark, b"{\"version\":0,\"brokerEpoch\":-1}")
     }
