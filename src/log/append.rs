@@ -55,6 +55,17 @@ impl Log {
         Ok(())
     }
 
+    /// A directory of others can end anywhere: no offset may pass the last one there is.
+    fn check_offsets_left(&self, next: Offset, batches: &[Sealed]) -> Result<()> {
+        let wanted: Offset =
+            batches.iter().map(|batch| Offset::from(batch.header().last_offset_delta) + 1).sum();
+        if wanted < Offset::MAX - next {
+            return Ok(());
+        }
+        let why = format!("it ends at offset {next}, and none are left behind it");
+        Err(ErrorKind::Damaged { topic: self.topic.to_string(), partition: self.partition, why }.into())
+    }
+
     /// The tail, with an active segment that has room for the first batch.
     fn roomy_tail(&self, batches: &[Sealed], expected_end: Option<Offset>) -> Result<MutexGuard<'_, Tail>> {
         let mut tail = self.tail.lock();
@@ -63,6 +74,7 @@ impl Log {
                 self.rolled.wait(&mut tail);
             }
             self.check_writable()?;
+            self.check_offsets_left(tail.next_offset, batches)?;
             if let Some(expected) = expected_end
                 && expected != tail.next_offset
             {

@@ -13,7 +13,7 @@
 mod append;
 mod bell;
 pub(crate) mod checkpoint;
-mod committed;
+pub(crate) mod committed;
 mod flush;
 mod open;
 mod read;

@@ -94,10 +94,8 @@ impl Writer {
     /// As [`Writer::send`].
     pub fn flush(&mut self) -> Result<Offset> {
         self.append()?;
-        if self.config.acks == Acks::All {
-            if let Some(log) = self.log.take() {
-                log.wait_committed(self.end, None)?;
-            }
+        if let (Acks::All, Some(log)) = (self.config.acks, &self.log) {
+            log.wait_committed(self.end, None)?;
         }
         Ok(self.end)
     }

@@ -10,11 +10,11 @@
 
 mod index;
 pub(crate) mod name;
-mod offset_index;
+pub(crate) mod offset_index;
 mod scan;
 #[cfg(test)]
 mod tests;
-mod time_index;
+pub(crate) mod time_index;
 
 use std::path::{Path, PathBuf};
 

@@ -18,8 +18,10 @@ mod report;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use steps::{FULL, QUICK, WORKLOADS};
@@ -98,20 +100,30 @@ fn step(workload: &str, peer: &str, dir: &Path, quick: bool) -> Result<f64, Stri
         command.arg("--quick");
     }
     let mut child = command.spawn().unwrap();
+    // The step is over when both pipes are closed.
+    let (done, over) = mpsc::channel();
+    let read = |mut pipe: Box<dyn Read + Send>, done: mpsc::Sender<()>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = pipe.read_to_end(&mut bytes);
+            let _ = done.send(());
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let out = read(Box::new(child.stdout.take().unwrap()), done.clone());
+    let errors = read(Box::new(child.stderr.take().unwrap()), done);
     let start = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if start.elapsed() > STEP_TIME_MAX {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return Err(format!("took more than {} s", STEP_TIME_MAX.as_secs()));
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    let in_time = (0..2).all(|_| over.recv_timeout(STEP_TIME_MAX.saturating_sub(start.elapsed())).is_ok());
+    if !in_time {
+        child.kill().unwrap();
     }
-    let output = child.wait_with_output().unwrap();
-    let out = String::from_utf8_lossy(&output.stdout);
+    child.wait().unwrap();
+    if !in_time {
+        return Err(format!("took more than {} s", STEP_TIME_MAX.as_secs()));
+    }
+    let (out, errors) = (out.join().unwrap(), errors.join().unwrap());
     let figure = out.lines().find_map(|line| line.strip_prefix("result "));
     figure.and_then(|figure| figure.parse().ok()).ok_or_else(|| {
-        let errors = String::from_utf8_lossy(&output.stderr);
         let line = errors.lines().find(|line| !line.is_empty() && !line.starts_with("thread"));
         format!("failed: {}", line.unwrap_or("no reason given").chars().take(120).collect::<String>())
     })
