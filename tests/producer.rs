@@ -309,3 +309,15 @@ fn the_writer_loses_nothing_when_the_disk_is_full_and_goes_on_when_there_is_spac
         .collect();
     assert_eq!(values, (0..taken as u32).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_batch_that_is_too_large_for_the_topic_takes_no_other_with_it() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default().max_message_bytes(20_000)).unwrap();
+    let producer = store.producer().unwrap();
+    let sent = [100, 30_000, 100].map(|len| producer.send(Record::to(&topic).value(&vec![7; len])).unwrap());
+    let [first, large, last] = sent.map(|delivery| delivery.wait().map(|receipt| receipt.offset));
+    assert_eq!(first.unwrap(), 0);
+    assert!(matches!(large.unwrap_err().kind(), ErrorKind::RecordTooLarge { .. }));
+    assert_eq!(last.unwrap(), 1);
+}

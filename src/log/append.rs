@@ -16,12 +16,11 @@ impl Log {
         batches: &mut [Sealed],
         expected_end: Option<Offset>,
     ) -> Result<usize> {
-        for batch in batches.iter_mut() {
-            self.check_size(batch.bytes().len())?;
-            if self.config.timestamp_type == TimestampType::LogAppendTime {
-                // A checksum: before the lock.
-                batch.stamp_append_time(self.context.clock.now_ms());
-            }
+        let fitting = self.fitting(batches)?;
+        let batches = batches.get_mut(..fitting).unwrap_or_default();
+        if self.config.timestamp_type == TimestampType::LogAppendTime {
+            // A checksum: before the lock.
+            batches.iter_mut().for_each(|batch| batch.stamp_append_time(self.context.clock.now_ms()));
         }
         let written =
             self.roomy_tail(batches, expected_end).and_then(|mut tail| self.write(&mut tail, batches));
@@ -39,6 +38,18 @@ impl Log {
             Durability::Disk => self.mark_dirty(),
         }
         Ok(count)
+    }
+
+    /// How many batches stand in front of the first that is too large; an error if it is the first of all.
+    fn fitting(&self, batches: &[Sealed]) -> Result<usize> {
+        for (i, batch) in batches.iter().enumerate() {
+            match self.check_size(batch.bytes().len()) {
+                Err(error) if i == 0 => return Err(error),
+                Err(_) => return Ok(i),
+                Ok(()) => {}
+            }
+        }
+        Ok(batches.len())
     }
 
     fn check_size(&self, bytes: usize) -> Result<()> {
