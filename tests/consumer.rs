@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 
 use logstead::{
-    Acks, AutoOffsetReset, Consumer, ConsumerConfig, Durability, ErrorKind, Maintenance, Record, Records,
-    Store, Topic, TopicConfig,
+    Acks, AutoOffsetReset, Consumer, ConsumerConfig, Durability, ErrorKind, FaultKind, FaultOp, Maintenance,
+    Record, Records, SimDisk, Store, Topic, TopicConfig,
 };
 
 /// A topic with `per_partition` records in each partition, committed one batch each.
@@ -295,4 +295,24 @@ fn with_threads_off_send_and_maintain_make_every_record_visible() {
     }
     assert!(sent.iter().all(|delivery| delivery.try_receipt().is_some_and(|r| r.is_ok())));
     assert_eq!([0, 1].map(|p| topic.partition(p).unwrap().high_watermark()), [10, 10]);
+}
+
+/// On a disk that can be made to fail, a topic with one committed record.
+fn on_a_disk() -> (SimDisk, Store, Topic) {
+    let disk = SimDisk::new(1);
+    let store = Store::options().maintenance(Maintenance::Manual).disk(&disk).open("/s").unwrap();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    append(&topic, 0, 0);
+    (disk, store, topic)
+}
+
+#[test]
+fn a_poll_whose_commit_fails_gives_what_it_has() {
+    let (disk, store, topic) = on_a_disk();
+    let mut consumer = reader(&store, ConsumerConfig::default().fetch_min_bytes(1_000));
+    let record = Record::to(&topic).value("v").timestamp_ms(1_010);
+    topic.partition(0).unwrap().append([record], None, Acks::Leader).unwrap();
+    disk.fail_nth(FaultOp::SyncData, 1, FaultKind::Io, false);
+    assert_eq!(places(&consumer.poll(Duration::ZERO).unwrap()), [(0, 0)]);
+    assert_eq!(consumer.position("t", 0).unwrap(), 1);
 }

@@ -273,13 +273,17 @@ impl Consumer {
             if self.is_enough(&records) {
                 return Ok(records);
             }
-            if self.commit_pending(until)? {
-                continue;
+            let waited = match self.commit_pending(until) {
+                Ok(true) => continue,
+                Ok(false) if Instant::now() >= until => return Ok(records),
+                Ok(false) => self.sleep(until),
+                Err(error) => Err(error),
+            };
+            match waited {
+                // The positions stand behind what was gathered: not to return it would be to lose it.
+                Err(_) if !records.is_empty() => return Ok(records),
+                other => other?,
             }
-            if Instant::now() >= until {
-                return Ok(records);
-            }
-            self.sleep(until)?;
         }
     }
 
