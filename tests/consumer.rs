@@ -316,3 +316,9 @@ fn a_poll_whose_commit_fails_gives_what_it_has() {
     assert_eq!(places(&consumer.poll(Duration::ZERO).unwrap()), [(0, 0)]);
     assert_eq!(consumer.position("t", 0).unwrap(), 1);
 }
+
+#[test]
+fn a_poll_may_wait_as_long_as_can_be_said() {
+    let (store, _topic) = filled(1, 1);
+    assert_eq!(reader(&store, ConsumerConfig::default()).poll(Duration::MAX).unwrap().len(), 1);
+}

@@ -321,3 +321,13 @@ fn a_batch_that_is_too_large_for_the_topic_takes_no_other_with_it() {
     assert!(matches!(large.unwrap_err().kind(), ErrorKind::RecordTooLarge { .. }));
     assert_eq!(last.unwrap(), 1);
 }
+
+#[test]
+fn a_wait_may_be_as_long_as_can_be_said() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let producer = store.producer().unwrap();
+    let delivery = producer.send(Record::to(&topic).value("v")).unwrap();
+    assert_eq!(delivery.wait_timeout(Duration::MAX).unwrap().unwrap().offset, 0);
+    producer.close_timeout(Duration::MAX).unwrap();
+}

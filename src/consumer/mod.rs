@@ -260,7 +260,7 @@ impl Consumer {
     /// [`ErrorKind::OffsetOutOfRange`] if `auto.offset.reset` is none. [`ErrorKind::Woken`], [`ErrorKind::Closed`].
     pub fn poll(&mut self, timeout: Duration) -> Result<Records> {
         let start = Instant::now();
-        let deadline = start + timeout;
+        let deadline = start.checked_add(timeout).unwrap_or(start + AGES);
         let full_by = deadline.min(start + Duration::from_millis(self.config.fetch_max_wait_ms));
         self.disarm();
         let mut records = Records::default();
@@ -492,3 +492,6 @@ impl Iterator for Batches<'_> {
 
 /// How long one wait of [`Batches`] lasts; it is woken earlier.
 const LONG: Duration = Duration::from_secs(3_600);
+
+/// For a time-out that reaches beyond the end of the clock.
+const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);

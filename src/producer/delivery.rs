@@ -125,7 +125,7 @@ impl Delivery {
         if let Some(done) = self.try_receipt() {
             return done.map(Some);
         }
-        self.wait_until(Some(Instant::now() + timeout))
+        self.wait_until(Instant::now().checked_add(timeout))
     }
 
     /// The receipt, if the record is delivered by now. Drives nothing.

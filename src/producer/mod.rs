@@ -204,7 +204,7 @@ impl Producer {
     /// As [`Producer::flush`]; [`ErrorKind::TimedOut`]: what is still on its way goes on.
     pub fn close_timeout(self, timeout: Duration) -> Result<()> {
         self.0.shared.close();
-        self.flush_until(Some(Instant::now() + timeout))
+        self.flush_until(Instant::now().checked_add(timeout))
     }
 }
 
