@@ -1,8 +1,8 @@
 //! What a consumer promises beyond reading everything once.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 
@@ -321,4 +321,31 @@ fn a_poll_whose_commit_fails_gives_what_it_has() {
 fn a_poll_may_wait_as_long_as_can_be_said() {
     let (store, _topic) = filled(1, 1);
     assert_eq!(reader(&store, ConsumerConfig::default()).poll(Duration::MAX).unwrap().len(), 1);
+}
+
+/// A task that uses the partition in the very call that wakes it.
+struct Eager(Topic, mpsc::Sender<bool>);
+
+impl Wake for Eager {
+    fn wake(self: Arc<Self>) {
+        let record = Record::to(&self.0).value("v");
+        let appended = self.0.partition(0).unwrap().append([record], None, Acks::Leader);
+        self.1.send(appended.is_err()).unwrap();
+    }
+}
+
+#[test]
+fn a_task_that_a_failed_write_wakes_may_use_the_partition() {
+    let (disk, store, topic) = on_a_disk();
+    let mut consumer = reader(&store, ConsumerConfig::default());
+    consumer.seek_to_end().unwrap();
+    let (refused, heard) = mpsc::channel();
+    let waker = Arc::new(Eager(topic.clone(), refused)).into();
+    assert!(consumer.poll_ready(&mut Context::from_waker(&waker)).is_pending());
+    disk.fail_nth(FaultOp::Any, 1, FaultKind::Io, true);
+    std::thread::spawn(move || {
+        let record = Record::to(&topic).value("v").timestamp_ms(1_010);
+        topic.partition(0).unwrap().append([record], None, Acks::Leader)
+    });
+    assert!(heard.recv_timeout(Duration::from_secs(10)).unwrap());
 }

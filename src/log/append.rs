@@ -25,6 +25,7 @@ impl Log {
         let written =
             self.roomy_tail(batches, expected_end).and_then(|mut tail| self.write(&mut tail, batches));
         if self.failure().is_some() {
+            self.tell_failure();
             self.run_completions();
         }
         let count = written?;
@@ -161,7 +162,7 @@ impl Log {
             many => tail.active.write(&many.iter().map(Sealed::bytes).collect::<Vec<_>>()),
         };
         let position = written
-            .map_err(|failed| if failed.cut_back { failed.error } else { self.poison(&failed.error) })?;
+            .map_err(|failed| if failed.cut_back { failed.error } else { self.fail(&failed.error) })?;
         tail.active.publish(position, group.iter().map(Sealed::header));
         tail.next_offset = next;
         self.log_end.store(next, Ordering::Release);

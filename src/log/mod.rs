@@ -229,9 +229,17 @@ impl Log {
         self.failure.get()
     }
 
-    /// Ends the log for good after a failed sync. The first failure counts.
+    /// Ends the log for good after a failed sync, and tells those who wait. The first failure counts.
     #[cold]
     fn poison(&self, error: &Error) -> Error {
+        let poisoned = self.fail(error);
+        self.tell_failure();
+        poisoned
+    }
+
+    /// The first half of [`Log::poison`], for who holds the tail; [`Log::tell_failure`] must follow without it.
+    #[cold]
+    fn fail(&self, error: &Error) -> Error {
         let poisoned = self.failure.get_or_init(|| {
             ErrorKind::Poisoned {
                 topic: self.topic.to_string(),
@@ -241,9 +249,14 @@ impl Log {
             }
             .into()
         });
+        poisoned.clone()
+    }
+
+    /// Wakes all whom a failure concerns: tasks of users among them, so with no lock held.
+    #[cold]
+    fn tell_failure(&self) {
         self.flush.wake_all();
         self.bells.ring();
-        poisoned.clone()
     }
 
     fn check_writable(&self) -> Result<()> {
