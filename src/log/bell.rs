@@ -48,9 +48,14 @@ impl Bell {
 
     /// Has the task woken by the next ring.
     pub(crate) fn wake_task(&self, task: &task::Waker) {
-        let mut state = self.state.lock();
-        state.rung = false;
-        state.task = Some(task.clone());
+        // A runtime's code, here and where the one before is dropped: with no lock held.
+        let task = Some(task.clone());
+        let before = {
+            let mut state = self.state.lock();
+            state.rung = false;
+            std::mem::replace(&mut state.task, task)
+        };
+        drop(before);
     }
 }
 
@@ -92,5 +97,37 @@ impl Bells {
                 bell.ring();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// The last handle of a task, with all that the task owned.
+    struct Task(Arc<Bell>);
+
+    impl task::Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Task {
+        fn drop(&mut self) {
+            self.0.ring();
+        }
+    }
+
+    #[test]
+    fn a_task_that_gives_way_to_another_is_dropped_with_no_lock_held() {
+        let (done, waited) = mpsc::channel();
+        std::thread::spawn(move || {
+            let bell = Arc::new(Bell::default());
+            bell.wake_task(&Arc::new(Task(Arc::clone(&bell))).into());
+            bell.wake_task(task::Waker::noop());
+            done.send(bell.state.lock().rung)
+        });
+        assert!(waited.recv_timeout(Duration::from_secs(10)).unwrap());
     }
 }
