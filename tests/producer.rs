@@ -1,7 +1,7 @@
 //! What a producer promises beyond the walk of one record (Kafka's cases L, and what this crate adds).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use logstead::{
@@ -330,4 +330,37 @@ fn a_wait_may_be_as_long_as_can_be_said() {
     let delivery = producer.send(Record::to(&topic).value("v")).unwrap();
     assert_eq!(delivery.wait_timeout(Duration::MAX).unwrap().unwrap().offset, 0);
     producer.close_timeout(Duration::MAX).unwrap();
+}
+
+#[test]
+fn a_sender_finds_room_while_what_is_due_is_being_appended() {
+    let (_disk, clock, store) = still();
+    let config = TopicConfig::default().partitions(3).durability(Durability::PageCache);
+    let topic = store.create_topic("t", config).unwrap();
+    let config = ProducerConfig::default().batch_size(1_000).buffer_memory(2_000).linger_ms(1_000);
+    let producer = store.producer_with(config.max_block_ms(2_000)).unwrap();
+    let (entered, inside) = mpsc::channel();
+    let (leave, left) = mpsc::channel::<()>();
+    let left = Mutex::new(left);
+    producer
+        .on_delivery(move |outcome| {
+            if outcome.as_ref().unwrap().partition == 0 {
+                entered.send(()).unwrap();
+                left.lock().unwrap().recv().unwrap();
+            }
+        })
+        .unwrap();
+    producer.send(Record::to(&topic).partition(0).value("due")).unwrap();
+    clock.advance(Duration::from_millis(600));
+    producer.send(Record::to(&topic).partition(1).value("not due")).unwrap();
+    clock.advance(Duration::from_millis(600));
+    std::thread::scope(|scope| {
+        let maintained = scope.spawn(|| store.maintain());
+        inside.recv_timeout(Duration::from_secs(10)).unwrap();
+        let sent = producer.send(Record::to(&topic).partition(2).value("needs room"));
+        leave.send(()).unwrap();
+        maintained.join().unwrap().unwrap();
+        sent.unwrap();
+    });
+    assert_eq!(topic.partition(1).unwrap().log_end_offset(), 1, "made room");
 }

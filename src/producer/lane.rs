@@ -379,12 +379,11 @@ impl Lane {
         self.state.lock().due()
     }
 
-    /// The same, for the list of lanes that linger: without a batch the lane counts as taken off.
-    pub(super) fn due_or_delisted(&self) -> Option<Duration> {
+    /// Whether this call took the lane, which has no batch, off the list of those that linger: the caller then removes
+    /// it there, once.
+    pub(super) fn delist_if_empty(&self) -> bool {
         let mut state = self.state.lock();
-        let due = state.due();
-        state.listed = due.is_some();
-        due
+        state.due().is_none() && std::mem::take(&mut state.listed)
     }
 }
 

@@ -9,6 +9,7 @@ mod table;
 mod writer;
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -330,12 +331,17 @@ impl Shared {
 
     /// Appends the batches that lingered long enough.
     pub(crate) fn drain_due(&self, now: Duration) {
-        let mut lanes = std::mem::take(&mut *self.lingering.lock());
-        lanes.retain(|lane| {
+        // They stay listed meanwhile: a sender in need of memory, or `close`, must find them.
+        let lanes = self.lingering.lock().clone();
+        let mut done = HashSet::new();
+        for lane in &lanes {
             lane.drain_due(now);
-            lane.due_or_delisted().is_some()
-        });
-        self.lingering.lock().extend(lanes);
+            if lane.delist_if_empty() {
+                done.insert(Arc::as_ptr(lane));
+            }
+        }
+        // Once each: a lane that was listed again since stands there twice.
+        self.lingering.lock().retain(|lane| !done.remove(&Arc::as_ptr(lane)));
     }
 
     /// When the next batch is due, on the monotonic clock.
