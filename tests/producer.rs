@@ -364,3 +364,30 @@ fn a_sender_finds_room_while_what_is_due_is_being_appended() {
     });
     assert_eq!(topic.partition(1).unwrap().log_end_offset(), 1, "made room");
 }
+
+#[test]
+fn a_send_from_the_hook_waits_for_no_sync() {
+    let (disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default().partitions(2)).unwrap();
+    let config = ProducerConfig::default().acks(Acks::Leader);
+    let (producer, other) =
+        (store.producer_with(config.clone()).unwrap(), store.producer_with(config).unwrap());
+    let large = vec![7; 1_000_000];
+    other.send(Record::to(&topic).partition(1).value(&large)).unwrap().wait().unwrap();
+    let syncs = Arc::new(Mutex::new(0));
+    let (note, counted, inside, value) = (Arc::clone(&syncs), disk.clone(), other.clone(), large.clone());
+    producer
+        .on_delivery(move |_| {
+            let before = counted.counts().syncs;
+            for _ in 0..10 {
+                inside.send(Record::to("t").partition(1).value(&value)).unwrap();
+            }
+            *note.lock().unwrap() += counted.counts().syncs - before;
+        })
+        .unwrap();
+    producer.send(Record::to(&topic).partition(0).value("v")).unwrap().wait().unwrap();
+    assert_eq!(topic.partition(1).unwrap().log_end_offset(), 11);
+    assert_eq!(*syncs.lock().unwrap(), 0);
+    other.send(Record::to(&topic).partition(1).value(&large)).unwrap();
+    assert_eq!(topic.partition(1).unwrap().high_watermark(), 12, "the next one outside keeps the bound");
+}

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::delivery::{BatchCell, Delivery};
-use super::hook::Hook;
+use super::hook::{Hook, check_outside};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Completion, Log, PendingBatches};
 use crate::record::{BatchBuilder, Header, Sealed};
@@ -162,8 +162,11 @@ impl Lane {
     #[cold]
     fn drain_full(&self, state: MutexGuard<'_, State>) {
         self.drain_locked(state);
-        // The record was taken: a failed sync is told by its delivery, by `flush`, and by the next batch.
-        let _ = self.log().and_then(|log| log.bound_unsynced());
+        // Whoever sends from a hook drains another batch at the same time, and must not wait for a sync.
+        if check_outside("send").is_ok() {
+            // The record was taken: a failed sync is told by its delivery, by `flush`, and by the next batch.
+            let _ = self.log().and_then(|log| log.bound_unsynced());
+        }
     }
 
     /// Puts a full open batch in the queue and opens the next, with memory for it.
