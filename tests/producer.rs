@@ -391,3 +391,20 @@ fn a_send_from_the_hook_waits_for_no_sync() {
     other.send(Record::to(&topic).partition(1).value(&large)).unwrap();
     assert_eq!(topic.partition(1).unwrap().high_watermark(), 12, "the next one outside keeps the bound");
 }
+
+#[test]
+fn the_writer_says_at_every_flush_that_its_records_are_not_safe() {
+    let (disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let large = vec![7; 1_000_000];
+    for _ in 0..8 {
+        partition.append([Record::to(&topic).value(&large)], None, Acks::Leader).unwrap();
+    }
+    let mut writer = partition.writer(ProducerConfig::default()).unwrap();
+    writer.send(Record::to(&topic).value(&large)).unwrap();
+    disk.fail_nth(FaultOp::SyncData, 1, FaultKind::Io, false);
+    for _ in 0..2 {
+        assert!(matches!(writer.flush().unwrap_err().kind(), ErrorKind::Poisoned { .. }));
+    }
+}

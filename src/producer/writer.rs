@@ -136,8 +136,8 @@ impl Writer {
                 self.sealed_bytes -= appended.bytes().len();
                 self.spare.push(appended.into_buffer());
             }
+            let log = self.log.insert(log);
             log.bound_unsynced()?;
-            self.log = Some(log);
         }
         Ok(())
     }
