@@ -171,10 +171,11 @@ impl Segment {
 
     /// Lets readers see bytes below `end`.
     pub(crate) fn show(&self, end: u64) {
+        // In this order: who makes the map meanwhile publishes what is visible then.
+        self.visible.fetch_max(end, Ordering::AcqRel);
         if let Some(Some(map)) = self.map.get() {
             map.publish(end);
         }
-        self.visible.fetch_max(end, Ordering::AcqRel);
     }
 
     /// The `.log`, opened on first use.
