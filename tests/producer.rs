@@ -408,3 +408,21 @@ fn the_writer_says_at_every_flush_that_its_records_are_not_safe() {
         assert!(matches!(writer.flush().unwrap_err().kind(), ErrorKind::Poisoned { .. }));
     }
 }
+
+#[test]
+fn the_writer_says_what_a_recovery_lost_before_it_goes_on() {
+    let (disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let mut writer = partition.writer(ProducerConfig::default()).unwrap();
+    for _ in 0..3 {
+        writer.send(Record::to(&topic).value(&[7; 200_000])).unwrap();
+    }
+    assert_eq!(partition.log_end_offset(), 1);
+    disk.fail_nth(FaultOp::SyncData, 1, FaultKind::Io, false);
+    partition.append([Record::to(&topic).value("v")], None, Acks::All).unwrap_err();
+    store.recover("t", 0).unwrap();
+    assert_eq!(partition.log_end_offset(), 0);
+    assert!(matches!(writer.flush().unwrap_err().kind(), ErrorKind::Poisoned { .. }));
+    assert_eq!(writer.flush().unwrap(), 2, "the two that were not appended yet");
+}

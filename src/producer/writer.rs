@@ -130,6 +130,7 @@ impl Writer {
     fn append(&mut self) -> Result<()> {
         while !self.sealed.is_empty() {
             let log = self.partition.log()?;
+            self.leave_log_before(&log)?;
             let count = log.append(&mut self.sealed, None)?;
             for appended in self.sealed.drain(..count) {
                 self.end = appended.header().next_offset();
@@ -140,6 +141,16 @@ impl Writer {
             log.bound_unsynced()?;
         }
         Ok(())
+    }
+
+    /// A recovery put `now` in the place of the log that took the last batch: what that one did not commit may be lost,
+    /// which is said once.
+    fn leave_log_before(&mut self, now: &Arc<Log>) -> Result<()> {
+        let before = self.log.take_if(|before| !Arc::ptr_eq(before, now));
+        match before.filter(|before| before.high_watermark() < self.end) {
+            Some(before) => before.failure().map_or(Ok(()), |failure| Err(failure.clone())),
+            None => Ok(()),
+        }
     }
 }
 
