@@ -513,3 +513,22 @@ fn readers_beside_a_writer_that_rolls_see_every_record_once_in_order() {
         store.close().unwrap();
     }
 }
+
+#[test]
+fn close_waits_for_a_topic_that_is_being_made_and_leaves_none_open() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk, Maintenance::Manual);
+    let before = disk.counts().creates;
+    disk.set_sync_time(Duration::from_millis(5));
+    let maker = store.clone();
+    let made = thread::spawn(move || maker.create_topic("t", TopicConfig::default().partitions(4)));
+    let deadline = Instant::now() + HANG;
+    while disk.counts().creates == before && Instant::now() < deadline {
+        thread::yield_now();
+    }
+    store.close().unwrap();
+    let files = disk.files();
+    let topic = made.join().unwrap().unwrap();
+    assert_eq!(disk.files(), files, "nothing is written to a closed store");
+    assert!(matches!(topic.partition(0).unwrap_err().kind(), ErrorKind::Closed));
+}

@@ -330,8 +330,9 @@ impl Shared {
     }
 
     fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
-        self.check_writable()?;
         let mut catalog = self.catalog.lock();
+        // With the catalog locked: `close` waits for whoever holds it.
+        self.check_writable()?;
         if self.topics.contains(name.as_str()) {
             return Err(ErrorKind::TopicExists { topic: name.to_string() }.into());
         }
@@ -378,6 +379,8 @@ impl Shared {
             producer.close();
             producer.drain_everything();
         }
+        // A topic that is being made is made, and closed with the others; none is begun from now on.
+        drop(self.catalog.lock());
         let closed = self.topics.close();
         self.context.unsynced.clear();
         closed.and(self.write_checkpoints())?;
