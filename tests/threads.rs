@@ -532,3 +532,30 @@ fn close_waits_for_a_topic_that_is_being_made_and_leaves_none_open() {
     assert_eq!(disk.files(), files, "nothing is written to a closed store");
     assert!(matches!(topic.partition(0).unwrap_err().kind(), ErrorKind::Closed));
 }
+
+#[test]
+fn a_wait_that_gave_up_keeps_nothing_of_a_closed_store_alive() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk, Maintenance::Manual);
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let producer = store.producer().unwrap();
+    let kept = Arc::new(());
+    let of_the_hook = Arc::clone(&kept);
+    producer.on_delivery(move |_| drop(Arc::clone(&of_the_hook))).unwrap();
+    disk.set_sync_time(Duration::from_millis(100));
+    let (partition, watched) = (topic.partition(0).unwrap(), topic.partition(0).unwrap());
+    let leader = thread::spawn(move || {
+        partition.append([Record::to(partition.topic()).value("v")], None, Acks::All).unwrap();
+    });
+    let deadline = Instant::now() + HANG;
+    while watched.log_end_offset() == 0 && Instant::now() < deadline {
+        thread::yield_now();
+    }
+    let delivery = producer.send(Record::to(&topic).value("v")).unwrap();
+    // In time or not: as a rule the other one leads, and this one gives up.
+    delivery.wait_timeout(Duration::from_millis(1)).unwrap();
+    leader.join().unwrap();
+    drop((delivery, topic, watched, producer));
+    store.close().unwrap();
+    assert_eq!(Arc::strong_count(&kept), 1);
+}

@@ -289,7 +289,9 @@ impl Log {
             }
             Arc::clone(&tail.active)
         };
-        self.sync_everything()?;
+        let synced = self.sync_everything();
+        self.flush.forget_sources();
+        synced?;
         if let Some(file) = &self.committed_file {
             // After a clean stop it is believed before the checkpoint, which has no checksum.
             file.sync_data()?;
