@@ -5,7 +5,7 @@
 //! - Records are published after they are written; offsets are given out and published under one lock (`tail`).
 //! - The `tail` lock covers check, patch, one write, publish. Never a sync, a directory operation, compression or a
 //!   checksum: a roll makes its files outside the lock, behind the `rolling` flag.
-//! - A new segment's directory entry is synced before the high watermark enters it.
+//! - In a `Disk` topic a new segment's directory entry is synced before the high watermark enters it.
 //! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
 //! - A failed sync poisons the log; it is not retried.
 //! - Lock order: lane (above) → `tail` → segment list → bell. `flush` is never held while one of them is taken.
@@ -27,11 +27,6 @@ mod transactions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The files of a partition that never held a record: a broker misses an index after a clean stop.
-pub(crate) fn first_segment_files() -> [String; 3] {
-    [name::log(0), name::offset_index(0), name::time_index(0)]
-}
-
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::name::{self, SegmentFile};
@@ -47,6 +42,11 @@ pub(crate) use open::OpenHints;
 pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
 pub use recover::{PartitionReport, RecoveryEvent};
+
+/// The files of a partition that never held a record: a broker misses an index after a clean stop.
+pub(crate) fn first_segment_files() -> [String; 3] {
+    [name::log(0), name::offset_index(0), name::time_index(0)]
+}
 
 /// What all logs of a store share.
 #[derive(Debug)]
