@@ -94,10 +94,10 @@ impl Writer {
     /// As [`Writer::send`].
     pub fn flush(&mut self) -> Result<Offset> {
         self.append()?;
-        if self.config.acks == Acks::All {
-            if let Some(log) = self.log.take() {
-                log.wait_committed(self.end, None)?;
-            }
+        if self.config.acks == Acks::All
+            && let Some(log) = self.log.take()
+        {
+            log.wait_committed(self.end, None)?;
         }
         Ok(self.end)
     }
