@@ -1,4 +1,5 @@
-//! Appends that end in the page cache: one by one through a producer, and caller batches of 100 through a partition.
+//! Appends that end in the page cache: one by one through a producer, the same through an exclusive writer, and caller
+//! batches of 100 through a partition.
 //!
 //! No codec, `Acks::Leader`, durability `PageCache`: a record counts when it is handed to the operating system. The
 //! final flush is inside the time; creating the store and closing it (which syncs) are not. Rates are of payload bytes.
@@ -19,19 +20,21 @@ use support::{Bench, MIB, Payload, Side, page_cache, plain, rate, send};
 const LOG_BYTES: u64 = 256 * MIB;
 const BATCH: u64 = 100;
 
-/// How records get in. An exclusive writer finds its place here.
+/// How records get in.
 #[derive(Clone, Copy)]
 enum Way {
     OneByOne,
+    Writer,
     Batches,
 }
 
 impl Way {
-    const ALL: [Way; 2] = [Way::OneByOne, Way::Batches];
+    const ALL: [Way; 3] = [Way::OneByOne, Way::Writer, Way::Batches];
 
     fn name(self) -> &'static str {
         match self {
             Way::OneByOne => "one-by-one",
+            Way::Writer => "exclusive-writer",
             Way::Batches => "batches-of-100",
         }
     }
@@ -39,9 +42,21 @@ impl Way {
     fn append(self, bench: &Bench, payload: &Payload, count: u64) -> Duration {
         match self {
             Way::OneByOne => send(&bench.producer(plain(Acks::Leader)), &bench.topic, payload, count),
+            Way::Writer => write(&bench.topic, payload, count),
             Way::Batches => append_batches(&bench.topic.partition(0).unwrap(), &bench.topic, payload, count),
         }
     }
+}
+
+fn write(topic: &Topic, payload: &Payload, count: u64) -> Duration {
+    let mut writer = topic.partition(0).unwrap().writer(plain(Acks::Leader)).unwrap();
+    let mut values = payload.values();
+    let start = Instant::now();
+    for _ in 0..count {
+        writer.send(Record::to(topic).value(values.next().unwrap_or_default())).unwrap();
+    }
+    writer.flush().unwrap();
+    start.elapsed()
 }
 
 fn append_batches(partition: &Partition, topic: &Topic, payload: &Payload, count: u64) -> Duration {
@@ -83,7 +98,8 @@ fn measure(criterion: &mut Criterion, way: Way, payload: &Payload) {
 }
 
 fn ratios() {
-    if !support::wants("append") && !Way::ALL.iter().any(|way| support::wants(way.name())) {
+    let wanted = |way: Way, payload: &Payload| format!("append/{}/{}", way.name(), payload.name);
+    if !Way::ALL.iter().any(|way| support::payloads().iter().any(|p| support::wants(&wanted(*way, p)))) {
         return;
     }
     let dir = support::temp_dir();
@@ -106,7 +122,7 @@ fn ratios() {
                 Side::new("the same with CRC-32C", || prewritten.borrow_mut().write(true)),
                 Side::new("write(2) 256 KiB into a fresh file", || prewritten.borrow().write_fresh()),
             ];
-            support::print_ratios(&format!("append/{}/{}", way.name(), payload.name), "MB/s", 1e6, sides);
+            support::print_ratios(&wanted(way, &payload), "MB/s", 1e6, sides);
         }
     }
 }

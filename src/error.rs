@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::Offset;
-
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -89,17 +87,17 @@ pub enum ErrorKind {
         /// The partition.
         partition: i32,
         /// The offset asked for.
-        requested: Offset,
+        requested: i64,
         /// First offset kept, and the one after the last committed record (which may be asked for).
-        valid: Range<Offset>,
+        valid: Range<i64>,
     },
     /// A compare-and-append found another end.
     #[error("expected the log to end at {expected}, it ends at {actual}: read what is new and decide again")]
     OffsetMismatch {
         /// The end given by the caller.
-        expected: Offset,
+        expected: i64,
         /// The end found.
-        actual: Offset,
+        actual: i64,
     },
     /// Bytes on disk are not what was written.
     #[error("{} is damaged at byte {position} (offsets {}..{}): {why}; reading can go on at offset {resume_at}", file.display(), offsets.start, offsets.end)]
@@ -109,9 +107,9 @@ pub enum ErrorKind {
         /// Where in the file.
         position: u64,
         /// The offsets that can not be read.
-        offsets: Range<Offset>,
+        offsets: Range<i64>,
         /// The next offset that can be read.
-        resume_at: Offset,
+        resume_at: i64,
         /// What is wrong there.
         why: String,
     },
@@ -149,7 +147,7 @@ pub enum ErrorKind {
         /// The partition.
         partition: i32,
         /// The first offset that is not committed.
-        from: Offset,
+        from: i64,
         /// The error of the sync.
         why: String,
     },

@@ -51,8 +51,8 @@
 //!
 //! # Features
 //!
-//! `lz4` and `zstd` (default), `snappy`, `gzip`: the codecs. `bytes`: keys and values as `bytes::Bytes`. `testing`: the simulated disk and the clock that is
-//! moved by hand, for tests of programs that use this crate.
+//! `lz4` and `zstd` (default), `snappy`, `gzip`: the codecs. `bytes`: keys and values as `bytes::Bytes`. `testing`: the
+//! simulated disk and the clock that is moved by hand, for tests of programs that use this crate.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

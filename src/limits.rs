@@ -24,6 +24,10 @@ pub(crate) const PARTITIONS_MAX: u32 = 10_000;
 /// Bytes of a `Disk` topic's partition that may be written and not yet synced.
 pub(crate) const UNSYNCED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
+/// Full batches of a producer that go out with one write. A file that grows takes 128 KiB at a time twice as fast per
+/// byte as 16 KiB: the page cache gets larger pieces, and fewer calls.
+pub(crate) const GATHER_BYTES: usize = 128 * 1024;
+
 /// Largest small file (checkpoint, metadata, catalog) that is read whole.
 pub(crate) const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 

@@ -839,7 +839,8 @@ fn what_a_failed_sync_may_have_lost_is_never_called_delivered() {
     for waits_before in [false, true] {
         let (disk, store) = sim();
         let topic = store.topic("t").unwrap();
-        let producer = store.producer().unwrap();
+        // Who does not linger appends a full batch at once.
+        let producer = store.producer_with(ProducerConfig::default().linger_ms(0)).unwrap();
         let mut writer = topic.partition(0).unwrap().writer(ProducerConfig::default()).unwrap();
         let delivery = producer.send(Record::to(&topic).partition(0).value("lost")).unwrap();
         disk.fail_nth(FaultOp::SyncData, 1, FaultKind::Io, true);

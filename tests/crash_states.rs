@@ -63,7 +63,8 @@ impl Run {
             other => other?,
         };
         self.note(0);
-        let producer = store.producer_with(producer_config(Acks::All))?;
+        // Without linger each full batch is a write of its own: more to lose, to tear and to reorder.
+        let producer = store.producer_with(producer_config(Acks::All).linger_ms(0))?;
         let mut random = Random(self.seed);
         let result = (|| {
             for _ in 0..COMMITS {

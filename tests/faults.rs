@@ -436,6 +436,13 @@ fn a_full_disk_is_full_and_nothing_else_until_space_returns() {
             }
         }
         let next = filled.expect("the disk gets full");
+        // Nothing was changed: what was written of the batch is cut back.
+        let logs = run.disk.files().into_iter().filter(|f| f.extension().is_some_and(|e| e == "log"));
+        let bytes: usize = logs
+            .filter(|log| log.starts_with("/data/t-0"))
+            .map(|log| run.disk.read_file(log).unwrap().len())
+            .sum();
+        assert_eq!(bytes as u64, partition.size_bytes());
         // Reads, checks and another try go on; a crash now opens, full as the disk is.
         assert_eq!(check(&partition, &sent).unwrap(), sent.len());
         assert_eq!(partition.log_end_offset(), sent.len() as i64);

@@ -36,7 +36,7 @@ fn l04_a_lingering_batch_is_ready_after_linger_ms_and_not_before() {
 }
 
 #[test]
-fn l05_a_full_batch_is_appended_at_once() {
+fn l05_a_full_batch_is_ready_at_once_however_long_the_linger() {
     let (_disk, _clock, store) = still();
     let topic = store.create_topic("t", TopicConfig::default()).unwrap();
     let producer =
@@ -44,7 +44,25 @@ fn l05_a_full_batch_is_appended_at_once() {
     for _ in 0..10 {
         producer.send(Record::to(&topic).value(&[7; 150])).unwrap();
     }
+    store.maintain().unwrap();
     assert!(topic.partition(0).unwrap().log_end_offset() >= 5);
+}
+
+#[test]
+fn full_batches_go_out_together_and_without_linger_each_at_once() {
+    for (linger_ms, writes) in [(5, 1..=2), (0, 14..=17)] {
+        let (disk, _clock, store) = still();
+        let topic =
+            store.create_topic("t", TopicConfig::default().durability(Durability::PageCache)).unwrap();
+        let config = ProducerConfig::default().linger_ms(linger_ms).batch_size(16 * 1024).acks(Acks::Leader);
+        let producer = store.producer_with(config).unwrap();
+        let before = disk.counts().writes;
+        for _ in 0..16 * 16 {
+            producer.send(Record::to(&topic).value(&[7; 1_000])).unwrap();
+        }
+        let done = disk.counts().writes - before;
+        assert!(writes.contains(&done), "linger {linger_ms}: {done} writes");
+    }
 }
 
 #[test]
@@ -75,6 +93,7 @@ fn l07_records_without_a_key_leave_no_fractional_batches() {
         producer.send(Record::to(&topic).value(&[7; 140])).unwrap();
     }
     let mut batches = 0;
+    store.maintain().unwrap();
     let ends = [0, 1, 2].map(|p| topic.partition(p).unwrap().log_end_offset());
     producer.flush().unwrap();
     for (p, end) in (0..).zip(ends) {
@@ -273,7 +292,7 @@ fn the_writer_loses_nothing_when_the_disk_is_full_and_goes_on_when_there_is_spac
     disk.fail_nth(FaultOp::Write, 1, FaultKind::NoSpace, true);
     let mut taken = 0;
     for i in 0..50_u32 {
-        taken += i64::from(writer.send(Record::to(&topic).value(&i.to_be_bytes())).is_ok());
+        taken += i64::from(writer.send(Record::to(&topic).value(&i.to_be_bytes().repeat(2_500))).is_ok());
     }
     assert!((1..50).contains(&taken), "{taken}");
     assert!(matches!(writer.flush().unwrap_err().kind(), ErrorKind::Full { .. }));
@@ -284,7 +303,7 @@ fn the_writer_loses_nothing_when_the_disk_is_full_and_goes_on_when_there_is_spac
         .scan(0)
         .flat_map(|records| {
             let records = records.unwrap();
-            let of = |v: Option<&[u8]>| u32::from_be_bytes(v.unwrap().try_into().unwrap());
+            let of = |v: Option<&[u8]>| u32::from_be_bytes(v.unwrap()[..4].try_into().unwrap());
             records.iter().map(|r| of(r.value())).collect::<Vec<_>>()
         })
         .collect();

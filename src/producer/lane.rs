@@ -2,6 +2,8 @@
 //!
 //! Invariants:
 //! - Batches of a lane are appended in the order in which they were opened, by one thread at a time (`draining`).
+//! - A full batch is due at once. The thread that fills one appends what is queued when that is worth a write
+//!   (`GATHER_BYTES`); until then a waiter, the timer, `maintain` or a sender in need of memory may.
 //! - Batches are sealed (compressed, checksummed) and appended with the lane unlocked.
 //! - Whoever drains never waits for a sync while `draining` is set: a leader may be waiting for the lane.
 
@@ -33,6 +35,7 @@ pub(super) struct Lane {
 struct State {
     open: Option<OpenBatch>,
     full: VecDeque<OpenBatch>,
+    full_bytes: usize,
     draining: bool,
     /// Whoever drains takes the open batch too.
     open_wanted: bool,
@@ -141,18 +144,17 @@ impl Lane {
                 sticky.leave(self.partition.unsigned_abs());
             }
             self.close_batch(state);
-        } else if !state.full.is_empty() && !state.draining {
+        } else if state.is_worth_a_write(self.shared.gather_bytes) {
             self.drain_full(state);
         }
         Ok(Some(delivery))
     }
 
-    /// Queues the open batch and appends what is queued, unless somebody is at it.
+    /// Queues the open batch, and appends what is queued when that is worth a write, unless somebody is at it.
     #[cold]
     fn close_batch(&self, mut state: MutexGuard<'_, State>) {
-        let full = state.open.take();
-        state.full.extend(full);
-        if !state.draining {
+        state.queue_open();
+        if state.is_worth_a_write(self.shared.gather_bytes) {
             self.drain_full(state);
         }
     }
@@ -176,9 +178,7 @@ impl Lane {
         }
         let reserved_bytes =
             self.shared.config.batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
-        if let Some(full) = state.open.take() {
-            state.full.push_back(full);
-        }
+        state.queue_open();
         while !self.shared.reserve(reserved_bytes) {
             drop(state);
             self.shared.make_room(reserved_bytes)?;
@@ -191,9 +191,7 @@ impl Lane {
             {
                 return Ok(state);
             }
-            if let Some(full) = state.open.take() {
-                state.full.push_back(full);
-            }
+            state.queue_open();
         }
         let now = self.shared.clock.monotonic();
         let builder = state.spare.take().unwrap_or_else(|| BatchBuilder::new(self.shared.config.batch_size));
@@ -222,14 +220,24 @@ impl Lane {
         true
     }
 
+    /// Appends what is due, unless somebody is at it.
+    pub(super) fn drain_due(&self, now: Duration) {
+        let mut state = self.state.lock();
+        if !state.draining && state.due().is_some_and(|due| due <= now) {
+            state.open_wanted |= state.open.as_ref().is_some_and(|open| open.due <= now);
+            self.drain_locked(state);
+        }
+    }
+
     /// Takes batches out, oldest first, until none is left that is full or wanted.
     fn drain_locked<'s>(&'s self, mut state: MutexGuard<'s, State>) {
         state.draining = true;
         loop {
-            let mut batches = std::mem::take(&mut state.full);
             if std::mem::take(&mut state.open_wanted) {
-                batches.extend(state.open.take());
+                state.queue_open();
             }
+            state.full_bytes = 0;
+            let mut batches = std::mem::take(&mut state.full);
             if batches.is_empty() {
                 state.full = batches;
                 break;
@@ -381,6 +389,19 @@ impl Lane {
 }
 
 impl State {
+    /// Puts the open batch behind those that are full, where it is due at once.
+    fn queue_open(&mut self) {
+        if let Some(mut open) = self.open.take() {
+            open.due = Duration::ZERO;
+            self.full_bytes += open.builder.bytes();
+            self.full.push_back(open);
+        }
+    }
+
+    fn is_worth_a_write(&self, gather_bytes: usize) -> bool {
+        !self.draining && !self.full.is_empty() && self.full_bytes >= gather_bytes
+    }
+
     fn due(&self) -> Option<Duration> {
         self.full.front().or(self.open.as_ref()).map(|batch| batch.due)
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result, each};
+use crate::limits::GATHER_BYTES;
 use crate::record::BatchBuilder;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
 use crate::time::Clock;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     room: Mutex<()>,
     freed: Condvar,
     hook: Hook,
+    /// Full batches of a lane wait for each other up to this, to go out with one write.
+    gather_bytes: usize,
 }
 
 /// The lanes to one topic.
@@ -97,6 +100,8 @@ impl Producer {
         topics: &Arc<Topics>,
         store: Arc<dyn Any + Send + Sync>,
     ) -> (Self, Arc<Shared>) {
+        // Who does not linger does not gather either.
+        let gather_bytes = if config.linger_ms == 0 { 0 } else { GATHER_BYTES };
         let shared = Arc::new(Shared {
             config,
             clock: Arc::clone(&context.clock),
@@ -107,6 +112,7 @@ impl Producer {
             room: Mutex::new(()),
             freed: Condvar::new(),
             hook: Hook::default(),
+            gather_bytes,
         });
         let core = Core {
             shared: Arc::clone(&shared),
@@ -322,23 +328,14 @@ impl Shared {
         self.context.wake.wake();
     }
 
-    /// Appends the batches that lingered long enough; how long until the next is due.
-    pub(crate) fn drain_due(&self, now: Duration) -> Option<Duration> {
-        let lanes = std::mem::take(&mut *self.lingering.lock());
-        let mut next: Option<Duration> = None;
-        let mut rest = Vec::new();
-        for lane in lanes {
-            if lane.due().is_some_and(|due| due <= now) {
-                lane.drain_all(None);
-            }
-            if let Some(due) = lane.due_or_delisted() {
-                let left = due.saturating_sub(now);
-                next = Some(next.map_or(left, |n| n.min(left)));
-                rest.push(lane);
-            }
-        }
-        self.lingering.lock().extend(rest);
-        next
+    /// Appends the batches that lingered long enough.
+    pub(crate) fn drain_due(&self, now: Duration) {
+        let mut lanes = std::mem::take(&mut *self.lingering.lock());
+        lanes.retain(|lane| {
+            lane.drain_due(now);
+            lane.due_or_delisted().is_some()
+        });
+        self.lingering.lock().extend(lanes);
     }
 
     /// When the next batch is due, on the monotonic clock.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::GATHER_BYTES;
 use crate::log::Log;
 use crate::record::{BatchBuilder, Sealed};
 use crate::sync::Arc;
@@ -14,8 +15,9 @@ use crate::types::{Acks, Offset};
 /// Writes records to one partition through `&mut`: what a [`Producer`](crate::Producer) does, without the lock and
 /// without a delivery for each record.
 ///
-/// It is exclusive of its own batch only: others may append to the partition as well. Full batches are appended at
-/// once; the rest by [`Writer::flush`], or when the writer is dropped. Nothing lingers: no other thread can see it.
+/// It is exclusive of its own batches only: others may append to the partition as well. Full batches are appended as
+/// soon as they are worth a write (128 KiB); the rest by [`Writer::flush`], or when the writer is dropped. There is no
+/// `linger.ms`: no other thread can see what it holds.
 ///
 /// ```
 /// use logstead::{ProducerConfig, Record, Store, TopicConfig};
@@ -34,9 +36,11 @@ pub struct Writer {
     config: ProducerConfig,
     clock: Arc<dyn Clock>,
     builder: BatchBuilder,
-    /// Sealed, and not appended yet because that failed.
-    pending: Option<Sealed>,
-    scratch: Vec<u8>,
+    /// Full batches that wait for each other, or for a disk that takes them.
+    sealed: Vec<Sealed>,
+    sealed_bytes: usize,
+    /// Buffers to go on with.
+    spare: Vec<Vec<u8>>,
     end: Offset,
     /// Where the last batch was appended; after a recovery the partition has another log.
     log: Option<Arc<Log>>,
@@ -55,8 +59,9 @@ impl Partition {
             partition: self.clone(),
             clock: self.topic().clock(),
             builder: BatchBuilder::new(config.batch_size),
-            pending: None,
-            scratch: Vec::new(),
+            sealed: Vec::new(),
+            sealed_bytes: 0,
+            spare: Vec::new(),
             end,
             log: None,
             config,
@@ -78,10 +83,8 @@ impl Writer {
             let limit = self.config.max_request_size;
             return Err(ErrorKind::RecordTooLarge { bytes, limit, setting: "max.request.size" }.into());
         }
-        if self.builder.bytes() + bytes > self.config.batch_size && !self.builder.is_empty()
-            || self.pending.is_some()
-        {
-            self.append()?;
+        if self.builder.bytes() + bytes > self.config.batch_size && !self.builder.is_empty() {
+            self.close_batch()?;
         }
         let timestamp = record.timestamp_ms.unwrap_or_else(|| self.clock.now_ms());
         self.builder.push(timestamp, record.key, record.value, record.headers).map_err(Error::from)?;
@@ -93,38 +96,48 @@ impl Writer {
     /// # Errors
     /// As [`Writer::send`].
     pub fn flush(&mut self) -> Result<Offset> {
+        self.seal()?;
         self.append()?;
-        if self.config.acks == Acks::All
-            && let Some(log) = self.log.take()
-        {
+        if let (Acks::All, Some(log)) = (self.config.acks, &self.log) {
             log.wait_committed(self.end, None)?;
         }
         Ok(self.end)
     }
 
+    /// Makes room for the next record.
     #[cold]
+    fn close_batch(&mut self) -> Result<()> {
+        if self.sealed_bytes + self.builder.bytes() >= GATHER_BYTES {
+            // What waits goes first: if that fails, the open batch stays as it is and nothing was taken.
+            self.append()?;
+        }
+        self.seal()
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        let mut scratch = self.spare.pop().unwrap_or_default();
+        let (compression, level) = (self.config.compression, self.config.compression_level);
+        let sealed = self.builder.seal(compression, level, &mut scratch)?;
+        self.sealed_bytes += sealed.bytes().len();
+        self.sealed.push(sealed);
+        Ok(())
+    }
+
+    /// Appends what is sealed; after an error the rest stays.
     fn append(&mut self) -> Result<()> {
-        while self.pending.is_some() || !self.builder.is_empty() {
-            let sealed = match self.pending.take() {
-                Some(sealed) => sealed,
-                None => {
-                    let (compression, level) = (self.config.compression, self.config.compression_level);
-                    self.builder.seal(compression, level, &mut self.scratch)?
-                }
-            };
-            let log = self.partition.log();
-            let mut batch = [sealed];
-            let appended = log.as_ref().map_err(Error::clone).and_then(|log| log.append(&mut batch, None));
-            let [sealed] = batch;
-            if let Err(error) = appended {
-                self.pending = Some(sealed);
-                return Err(error);
+        while !self.sealed.is_empty() {
+            let log = self.partition.log()?;
+            let count = log.append(&mut self.sealed, None)?;
+            for appended in self.sealed.drain(..count) {
+                self.end = appended.header().next_offset();
+                self.sealed_bytes -= appended.bytes().len();
+                self.spare.push(appended.into_buffer());
             }
-            self.end = sealed.header().next_offset();
-            self.scratch = sealed.into_buffer();
-            let log = log?;
-            self.log = Some(Arc::clone(&log));
             log.bound_unsynced()?;
+            self.log = Some(log);
         }
         Ok(())
     }
@@ -133,7 +146,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         // Nobody is left to hear of an error; `flush` is for those who ask.
-        let _ = self.append();
+        let _ = self.seal().and_then(|()| self.append());
     }
 }
 

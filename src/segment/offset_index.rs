@@ -52,7 +52,7 @@ impl OffsetIndex {
 
     /// How many entries more there is room for.
     pub(crate) fn slots_free(&self) -> usize {
-        self.entries_max.saturating_sub(self.bytes.len() / ENTRY_BYTES)
+        self.entries_max.saturating_sub(entries(&self.bytes).len())
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -65,7 +65,7 @@ impl OffsetIndex {
 
     /// Drops the entries at or behind `offset`.
     pub(crate) fn truncate_to(&mut self, offset: Offset) {
-        let keep = partition_point(&self.bytes, self.base, |entry| entry.offset < offset);
+        let keep = entries(&self.bytes).partition_point(|entry| decode(entry, self.base).offset < offset);
         self.bytes.truncate(keep * ENTRY_BYTES);
     }
 }
@@ -77,48 +77,37 @@ pub(crate) fn is_sane(bytes: &[u8], log_bytes: u64) -> bool {
 
 /// The entries up to the first that can not be right.
 pub(crate) fn sane_prefix(bytes: &[u8], log_bytes: u64) -> &[u8] {
-    let mut last: Option<(u32, u32)> = None;
-    let good = (0..bytes.len() / ENTRY_BYTES).take_while(|i| {
-        let (relative, position) = raw(bytes, *i);
-        let rising = last.is_none_or(|(r, p)| relative > r && position > p);
-        last = Some((relative, position));
-        // The first batch of a segment has no entry, so no entry points to the start.
-        rising && position > 0 && relative <= i32::MAX as u32 && u64::from(position) < log_bytes
+    // The first batch of a segment has no entry, so no entry points to the start.
+    let mut before = OffsetPosition { offset: -1, position: 0 };
+    let good = entries(bytes).iter().take_while(|entry| {
+        let now = decode(entry, 0);
+        let rising = now.offset > before.offset && now.position > before.position;
+        before = now;
+        rising && now.offset <= Offset::from(i32::MAX) && u64::from(now.position) < log_bytes
     });
     bytes.get(..good.count() * ENTRY_BYTES).unwrap_or_default()
 }
 
 /// The last entry at or before `target`.
 pub(crate) fn lookup(bytes: &[u8], base: Offset, target: Offset) -> Option<OffsetPosition> {
-    let after = partition_point(bytes, base, |entry| entry.offset <= target);
-    after.checked_sub(1).map(|i| entry(bytes, base, i))
+    let entries = entries(bytes);
+    let after = entries.partition_point(|entry| decode(entry, base).offset <= target);
+    entries.get(after.checked_sub(1)?).map(|entry| decode(entry, base))
 }
 
 /// The last entry.
 pub(crate) fn last(bytes: &[u8], base: Offset) -> Option<OffsetPosition> {
-    (bytes.len() / ENTRY_BYTES).checked_sub(1).map(|i| entry(bytes, base, i))
+    entries(bytes).last().map(|entry| decode(entry, base))
 }
 
-fn raw(bytes: &[u8], i: usize) -> (u32, u32) {
-    let at = i * ENTRY_BYTES;
-    let word =
-        |from: usize| bytes.get(from..from + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
-    (word(at), word(at + 4))
+fn entries(bytes: &[u8]) -> &[[u8; ENTRY_BYTES]] {
+    bytes.as_chunks().0
 }
 
-fn entry(bytes: &[u8], base: Offset, i: usize) -> OffsetPosition {
-    let (relative, position) = raw(bytes, i);
+fn decode(&[o0, o1, o2, o3, p0, p1, p2, p3]: &[u8; ENTRY_BYTES], base: Offset) -> OffsetPosition {
+    let relative = u32::from_be_bytes([o0, o1, o2, o3]);
+    let position = u32::from_be_bytes([p0, p1, p2, p3]);
     OffsetPosition { offset: base.saturating_add(Offset::from(relative)), position }
-}
-
-/// Binary search for the first entry that does not satisfy `before`.
-fn partition_point(bytes: &[u8], base: Offset, before: impl Fn(OffsetPosition) -> bool) -> usize {
-    let (mut low, mut high) = (0, bytes.len() / ENTRY_BYTES);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if before(entry(bytes, base, middle)) { low = middle + 1 } else { high = middle }
-    }
-    low
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl TimeIndex {
 
     /// How many entries more there is room for, besides the last one.
     pub(crate) fn slots_free(&self) -> usize {
-        self.entries_max.saturating_sub(self.bytes.len() / ENTRY_BYTES + 1)
+        self.entries_max.saturating_sub(entries(&self.bytes).len() + 1)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -68,7 +68,7 @@ impl TimeIndex {
 
     /// Drops the entries at or behind `offset`.
     pub(crate) fn truncate_to(&mut self, offset: Offset) {
-        let keep = partition_point(&self.bytes, self.base, |entry| entry.offset < offset);
+        let keep = entries(&self.bytes).partition_point(|entry| decode(entry, self.base).offset < offset);
         self.bytes.truncate(keep * ENTRY_BYTES);
     }
 }
@@ -80,41 +80,39 @@ pub(crate) fn is_sane(bytes: &[u8], base: Offset) -> bool {
 
 /// The entries up to the first that can not be right.
 pub(crate) fn sane_prefix(bytes: &[u8], base: Offset) -> &[u8] {
-    let mut last: Option<TimestampOffset> = None;
-    let good = (0..bytes.len() / ENTRY_BYTES).take_while(|i| {
-        let now = entry(bytes, base, *i);
-        let rising = last.is_none_or(|l| now.timestamp > l.timestamp && now.offset >= l.offset);
-        last = Some(now);
-        rising && now.timestamp >= 0 && now.offset - base <= Offset::from(i32::MAX)
+    let mut before = TimestampOffset { timestamp: -1, offset: base };
+    let good = entries(bytes).iter().take_while(|entry| {
+        let now = decode(entry, base);
+        let rising = now.timestamp > before.timestamp && now.offset >= before.offset;
+        before = now;
+        rising && now.offset - base <= Offset::from(i32::MAX)
     });
     bytes.get(..good.count() * ENTRY_BYTES).unwrap_or_default()
 }
 
 /// The last entry with a timestamp at or before `target`.
 pub(crate) fn lookup(bytes: &[u8], base: Offset, target: i64) -> Option<TimestampOffset> {
-    let after = partition_point(bytes, base, |entry| entry.timestamp <= target);
-    after.checked_sub(1).map(|i| entry(bytes, base, i))
+    let entries = entries(bytes);
+    let after = entries.partition_point(|entry| decode(entry, base).timestamp <= target);
+    entries.get(after.checked_sub(1)?).map(|entry| decode(entry, base))
 }
 
 /// The youngest entry.
 pub(crate) fn last(bytes: &[u8], base: Offset) -> Option<TimestampOffset> {
-    (bytes.len() / ENTRY_BYTES).checked_sub(1).map(|i| entry(bytes, base, i))
+    entries(bytes).last().map(|entry| decode(entry, base))
 }
 
-fn entry(bytes: &[u8], base: Offset, i: usize) -> TimestampOffset {
-    let at = i * ENTRY_BYTES;
-    let timestamp = bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(-1, i64::from_be_bytes);
-    let relative = bytes.get(at + 8..at + 12).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
+fn entries(bytes: &[u8]) -> &[[u8; ENTRY_BYTES]] {
+    bytes.as_chunks().0
+}
+
+fn decode(
+    &[t0, t1, t2, t3, t4, t5, t6, t7, o0, o1, o2, o3]: &[u8; ENTRY_BYTES],
+    base: Offset,
+) -> TimestampOffset {
+    let timestamp = i64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7]);
+    let relative = u32::from_be_bytes([o0, o1, o2, o3]);
     TimestampOffset { timestamp, offset: base.saturating_add(Offset::from(relative)) }
-}
-
-fn partition_point(bytes: &[u8], base: Offset, before: impl Fn(TimestampOffset) -> bool) -> usize {
-    let (mut low, mut high) = (0, bytes.len() / ENTRY_BYTES);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if before(entry(bytes, base, middle)) { low = middle + 1 } else { high = middle }
-    }
-    low
 }
 
 #[cfg(test)]

@@ -10,6 +10,27 @@ use crate::steps::{WORKLOADS, Workload};
 /// What everything is compared with: the better of our two ways in.
 const OURS: [&str; 2] = ["logstead", "logstead-partition"];
 
+/// A figure that varies more between rounds is not to be relied on.
+const SPREAD_MAX: f64 = 1.15;
+/// Where the head of the page says how many do.
+const STEADY: &str = "{steady}";
+
+fn steadiness(measured: usize, unsteady: usize, rounds: usize) -> String {
+    if rounds == 1 {
+        return "**One round only**: nothing is known of how steady these figures are.".to_owned();
+    }
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').nth(2).unwrap_or("unknown");
+    let verdict = if unsteady * 4 > measured {
+        "The machine was busy with other things: **do not quote these tables, measure again.**"
+    } else {
+        "Do not quote those."
+    };
+    format!(
+        "{unsteady} of {measured} figures varied by more than {SPREAD_MAX} between rounds (load average at the end: {load}). {verdict}"
+    )
+}
+
 struct Row<'a> {
     peer: &'a About,
     median: f64,
@@ -23,9 +44,12 @@ pub fn write(peers: &[About], results: &Results, rounds: usize, quick: bool) {
     page.push_str(&guarantees(peers));
     let mut ahead = String::new();
     let mut tables = String::new();
+    let (mut measured, mut unsteady) = (0, 0);
     for workload in WORKLOADS {
         let (rows, missing) = rows(workload, peers, results);
         let ours = ours(workload, &rows);
+        measured += rows.len();
+        unsteady += rows.iter().filter(|row| row.spread > SPREAD_MAX).count();
         let _ = writeln!(tables, "\n## {} {}\n", workload.id, workload.title);
         if !rows.is_empty() {
             let _ = writeln!(tables, "![{}]({}.svg)\n", workload.title, workload.id);
@@ -68,6 +92,7 @@ pub fn write(peers: &[About], results: &Results, rounds: usize, quick: bool) {
         "## Where a peer is ahead of us\n\nOf the better of our two ways in; factors under 1.15 are noise.\n\n{ahead}"
     );
     page.push_str(&tables);
+    page = page.replace(STEADY, &steadiness(measured, unsteady, rounds));
     let path: PathBuf = dir.join("README.md");
     std::fs::write(&path, page).unwrap();
     eprintln!("written: {}", path.display());
@@ -81,7 +106,7 @@ fn head(rounds: usize, quick: bool) -> String {
          Written by `{command}{flag}`: do not edit. What we left out, and how to read this: [notes](notes.md).\n\n\
          Random payload, no codec, warm page cache; each step in a process of its own, peers in turn, median of {rounds} \
          round(s). *Spread* is highest by lowest. *Of ours* is the peer's figure divided by the better of ours. Absolute \
-         figures hold for this machine only:\n\n{}\n",
+         figures hold for this machine only. {STEADY}\n\n{}\n",
         machine()
     )
 }
