@@ -79,6 +79,18 @@ pub enum ErrorKind {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// Records are further from now than the topic allows.
+    #[error(
+        "{topic}: the timestamps of records {records:?} are too far from now ({now_ms}): see message.timestamp.before.max.ms and .after.max.ms"
+    )]
+    InvalidTimestamp {
+        /// The topic.
+        topic: String,
+        /// Which records of the call, counted from 0.
+        records: Vec<u32>,
+        /// The time they were compared with.
+        now_ms: i64,
+    },
     /// No record at that offset: it is gone, or not committed yet.
     #[error("{topic}-{partition}: offset {requested} is outside {}..={}: seek to one of them", valid.start, valid.end)]
     OffsetOutOfRange {

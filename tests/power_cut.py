@@ -138,7 +138,7 @@ def failed_sync(layout, lying):
         sh(f"dd if=/dev/zero of={image} bs=1M count=64 status=none")
         options = "nodiscard,lazy_itable_init=0,lazy_journal_init=0"
         sh(f"mkfs.ext4 -b {BLOCK} -q -F -E {options} {layout} {image}")
-        live, ack = bench.mount("live", f"-o loop {image}"), new_ack(bench)
+        live, ack = bench.mount("live", f"-o loop,errors=continue {image}"), new_ack(bench)
         writer, store = start(f"{live}/store", ack, sizes), f"{live}/store"
         until("the writer", 20, lambda: acked(ack) >= 300)
         writer.send_signal(signal.SIGSTOP)

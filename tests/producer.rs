@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use logstead::{
-    Acks, Durability, ErrorKind, FaultKind, FaultOp, Maintenance, ManualClock, Partitioner, ProducerConfig,
-    Record, SimDisk, Store, TimestampType, TopicConfig,
+    Acks, Compression, Durability, ErrorKind, FaultKind, FaultOp, Maintenance, ManualClock, Partitioner,
+    ProducerConfig, Record, SimDisk, Store, TimestampType, TopicConfig,
 };
 
 fn manual(disk: &SimDisk, clock: &ManualClock) -> Store {
@@ -127,6 +127,47 @@ fn f12_log_append_time_stamps_every_record_with_the_time_of_its_append() {
     let records = topic.partition(0).unwrap().read(0, 1).unwrap();
     assert_eq!(records.iter().map(|r| r.timestamp_ms()).collect::<Vec<_>>(), [1_001_000]);
     assert_eq!(records.batches().next().unwrap().timestamp_type(), TimestampType::LogAppendTime);
+}
+
+#[test]
+fn f11_timestamps_too_far_from_now_are_refused_by_index_and_none_is_appended() {
+    let (_disk, clock, store) = still();
+    let config = TopicConfig::default().timestamp_before_max_ms(1_000).timestamp_after_max_ms(500);
+    let topic = store.create_topic("t", config).unwrap();
+    let now = logstead::Clock::now_ms(&clock);
+    let times = [now, now - 1_000, now - 1_001, now + 500, now + 501, -1];
+    let records = times.map(|time| Record::to(&topic).value("v").timestamp_ms(time));
+    let partition = topic.partition(0).unwrap();
+    let refused = partition.append(records, None, Acks::All).unwrap_err();
+    assert!(
+        matches!(refused.kind(), ErrorKind::InvalidTimestamp { records, .. } if records == &[2, 4]),
+        "{refused}"
+    );
+    assert_eq!(partition.log_end_offset(), 0);
+    let producer = store.producer().unwrap();
+    let sent: Vec<bool> = records.iter().map(|record| producer.send(*record).is_ok()).collect();
+    assert_eq!(sent, [true, true, false, true, false, true]);
+}
+
+#[cfg(all(feature = "lz4", feature = "zstd"))]
+#[test]
+fn f13_the_topics_codec_wins_over_the_producers() {
+    let codec_of = |topic: &logstead::Topic, disk: &SimDisk| {
+        let log = disk.read_file(format!("/s/{}-0/00000000000000000000.log", topic.name())).unwrap();
+        log[22] & 7
+    };
+    for (topics, producers, stored) in [
+        (None, Compression::Lz4, Compression::Lz4),
+        (Some(Compression::Zstd), Compression::Lz4, Compression::Zstd),
+        (Some(Compression::None), Compression::Lz4, Compression::None),
+    ] {
+        let (disk, _clock, store) = still();
+        let config = topics.map_or(TopicConfig::default(), |codec| TopicConfig::default().compression(codec));
+        let topic = store.create_topic("t", config).unwrap();
+        let producer = store.producer_with(ProducerConfig::default().compression(producers)).unwrap();
+        producer.send(Record::to(&topic).value(&[7; 1_000])).unwrap().wait().unwrap();
+        assert_eq!(codec_of(&topic, &disk), stored.id());
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, PARTITIONS_MAX, SEGMENT_BYTES_MAX, UNSYNCED_BYTES_MAX,
 };
-use crate::types::{Durability, TimestampType};
+use crate::types::{Compression, Durability, TimestampType};
 
 /// How a topic stores its records.
 ///
@@ -28,6 +28,10 @@ pub struct TopicConfig {
     pub(crate) flush_ms: u64,
     pub(crate) flush_bytes: u64,
     pub(crate) timestamp_type: TimestampType,
+    pub(crate) timestamp_before_max_ms: u64,
+    pub(crate) timestamp_after_max_ms: u64,
+    /// `None`: as the producer says.
+    pub(crate) compression: Option<Compression>,
 }
 
 impl Default for TopicConfig {
@@ -44,7 +48,21 @@ impl Default for TopicConfig {
             flush_ms: 1_000,
             flush_bytes: UNSYNCED_BYTES_MAX,
             timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: NO_LIMIT_MS,
+            timestamp_after_max_ms: NO_LIMIT_MS,
+            compression: None,
         }
+    }
+}
+
+/// Kafka's way to say that there is no limit.
+const NO_LIMIT_MS: u64 = i64::MAX as u64;
+
+fn compression_name(compression: Option<Compression>) -> String {
+    match compression {
+        None => "producer".to_owned(),
+        Some(Compression::None) => "uncompressed".to_owned(),
+        Some(codec) => codec.to_string(),
     }
 }
 
@@ -156,7 +174,8 @@ impl TopicConfig {
             self.max_message_bytes,
             "must be 61 bytes to 100 MiB",
         )?;
-        check(self.flush_ms >= 1, "flush.ms", self.flush_ms, "must be at least 1")
+        check(self.flush_ms >= 1, "flush.ms", self.flush_ms, "must be at least 1")?;
+        self.compression.unwrap_or_default().available()
     }
 
     /// All settings by property name, in a fixed order: Kafka's names, and `logstead.durability`.
@@ -172,7 +191,53 @@ impl TopicConfig {
             ("max.message.bytes", self.max_message_bytes.to_string()),
             ("flush.ms", self.flush_ms.to_string()),
             ("message.timestamp.type", self.timestamp_type.to_string()),
+            ("message.timestamp.before.max.ms", self.timestamp_before_max_ms.to_string()),
+            ("message.timestamp.after.max.ms", self.timestamp_after_max_ms.to_string()),
+            ("compression.type", compression_name(self.compression)),
         ]
+    }
+
+    /// `message.timestamp.before.max.ms`: records older than this are refused. Default: no limit.
+    #[must_use]
+    pub fn timestamp_before_max_ms(mut self, ms: u64) -> Self {
+        self.timestamp_before_max_ms = ms;
+        self
+    }
+
+    /// `message.timestamp.after.max.ms`: records from further in the future are refused. Default: no limit, as in Kafka
+    /// before 4.0, whose hour keeps wrong clocks from stopping retention by time.
+    #[must_use]
+    pub fn timestamp_after_max_ms(mut self, ms: u64) -> Self {
+        self.timestamp_after_max_ms = ms;
+        self
+    }
+
+    /// `compression.type`: how this topic's batches are packed, whatever a producer is set to. Default: as the producer
+    /// says.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// Whether the record at `index` of a call may carry this timestamp; -1 always may.
+    pub(crate) fn takes_timestamp(&self, timestamp: i64, now: impl FnOnce() -> i64) -> bool {
+        let unlimited =
+            self.timestamp_before_max_ms == NO_LIMIT_MS && self.timestamp_after_max_ms == NO_LIMIT_MS;
+        if unlimited || timestamp < 0 || self.timestamp_type == TimestampType::LogAppendTime {
+            return true;
+        }
+        let ahead = i128::from(timestamp) - i128::from(now());
+        (-i128::from(self.timestamp_before_max_ms)..=i128::from(self.timestamp_after_max_ms)).contains(&ahead)
+    }
+
+    /// The codec and level to pack with, for a producer that is set to these.
+    pub(crate) fn codec(&self, producers: Compression, level: Option<i32>) -> (Compression, Option<i32>) {
+        match self.compression {
+            Some(codec) if codec != producers => (codec, None),
+            // A mere level is the producer's choice (F13).
+            _ => (producers, level),
+        }
     }
 
     /// A configuration from properties by Kafka's names; what is not named keeps its default.
@@ -219,6 +284,19 @@ impl TopicConfig {
                     }
                 }
             }
+            "message.timestamp.before.max.ms" => {
+                self.timestamp_before_max_ms = parse("message.timestamp.before.max.ms", value)?;
+            }
+            "message.timestamp.after.max.ms" => {
+                self.timestamp_after_max_ms = parse("message.timestamp.after.max.ms", value)?;
+            }
+            "compression.type" => {
+                self.compression = match value {
+                    "producer" => None,
+                    "uncompressed" => Some(Compression::None),
+                    codec => Some(parse("compression.type", codec)?),
+                }
+            }
             _ => return Err(unknown(name)),
         }
         Ok(())
@@ -241,7 +319,10 @@ mod tests {
             .index_interval_bytes(100)
             .max_message_bytes(2_000)
             .flush_ms(77)
-            .timestamp_type(TimestampType::LogAppendTime);
+            .timestamp_type(TimestampType::LogAppendTime)
+            .timestamp_before_max_ms(5)
+            .timestamp_after_max_ms(6)
+            .compression(Compression::None);
         let mut read = TopicConfig::default();
         for (name, value) in config.properties() {
             read.set(name, &value).unwrap();

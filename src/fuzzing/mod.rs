@@ -95,7 +95,8 @@ pub fn index(data: &[u8]) {
         assert_eq!(found.map(|found| (found.offset, found.position)), scanned);
     }
     let mut index = offset_index::OffsetIndex::from_bytes(base, sane.to_vec(), 4_096);
-    index.append(target, 7);
+    // An offset is never negative.
+    index.append(target & i64::MAX, 7);
     index.truncate_to(target);
     assert!(index.last().is_none_or(|last| last.offset < target));
     let _ = index.slots_free();

@@ -272,6 +272,7 @@ impl Lane {
     /// Seals and appends batches in order, and tells their deliveries.
     fn append(&self, batches: &mut VecDeque<OpenBatch>, scratch: &mut Vec<u8>) -> Appended {
         let config = &self.shared.config;
+        let (codec, level) = self.topic.config.codec(config.compression, config.compression_level);
         let mut failure = None;
         let mut appended = None;
         let mut sealed: Vec<Sealed> = Vec::with_capacity(batches.len());
@@ -283,7 +284,7 @@ impl Lane {
                 // Opened for a record that was refused.
                 continue;
             }
-            match batch.builder.seal(config.compression, config.compression_level, scratch) {
+            match batch.builder.seal(codec, level, scratch) {
                 Ok(bytes) => {
                     sealed.push(bytes);
                     cells.push(batch.cell);

@@ -229,6 +229,7 @@ impl Core {
         let lanes =
             self.by_topic.get_or_init(topic.index, || self.lanes_of(topic)).ok_or(ErrorKind::Closed)?;
         let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());
+        topic.check_timestamp(record.timestamp_ms)?;
         let (key, value, headers) = (record.key, record.value, record.headers);
         let incoming = Incoming { timestamp, key, value, headers, bytes };
         let partition = match (record.partition, record.key) {

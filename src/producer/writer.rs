@@ -83,6 +83,7 @@ impl Writer {
             let limit = self.config.max_request_size;
             return Err(ErrorKind::RecordTooLarge { bytes, limit, setting: "max.request.size" }.into());
         }
+        self.partition.topic().inner.check_timestamp(record.timestamp_ms)?;
         if self.builder.bytes() + bytes > self.config.batch_size && !self.builder.is_empty() {
             self.close_batch()?;
         }
@@ -119,8 +120,9 @@ impl Writer {
             return Ok(());
         }
         let mut scratch = self.spare.pop().unwrap_or_default();
-        let (compression, level) = (self.config.compression, self.config.compression_level);
-        let sealed = self.builder.seal(compression, level, &mut scratch)?;
+        let topic = &self.partition.topic().inner.config;
+        let (codec, level) = topic.codec(self.config.compression, self.config.compression_level);
+        let sealed = self.builder.seal(codec, level, &mut scratch)?;
         self.sealed_bytes += sealed.bytes().len();
         self.sealed.push(sealed);
         Ok(())

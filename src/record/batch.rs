@@ -269,7 +269,20 @@ pub(crate) fn decompress(header: &BatchHeader, batch: &[u8]) -> Result<Vec<u8>, 
 ///
 /// A record's value may hold bytes that pass for a batch: whoever resumes there compares its offsets with what it
 /// knows.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn find_batch(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut from = from;
+    loop {
+        let (position, header) = find_header(bytes, from)?;
+        if verify_crc(&bytes[position..], &header).is_ok() {
+            return Some(position);
+        }
+        from = position + 1;
+    }
+}
+
+/// The next position at or after `from` where a good header starts; whether its batch is whole is not looked at.
+pub(crate) fn find_header(bytes: &[u8], from: usize) -> Option<(usize, BatchHeader)> {
     let mut position = from;
     loop {
         let candidates = bytes.get(position.checked_add(at::MAGIC)?..)?;
@@ -279,9 +292,8 @@ pub(crate) fn find_batch(bytes: &[u8], from: usize) -> Option<usize> {
         // The high byte of the attributes is unused and 0.
         if candidate.get(at::ATTRIBUTES) == Some(&0)
             && let Ok(header) = BatchHeader::parse(candidate)
-            && verify_crc(candidate, &header).is_ok()
         {
-            return Some(position);
+            return Some((position, header));
         }
         position += 1;
     }

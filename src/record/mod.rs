@@ -24,11 +24,11 @@ mod sealed;
 mod tests;
 mod varint;
 
-#[cfg(any(test, feature = "testing"))]
-pub(crate) use batch::empty_batch;
-pub(crate) use batch::{BatchHeader, check_records, decompress, find_batch, verify_crc};
+pub(crate) use batch::{BatchHeader, check_records, decompress, find_header, verify_crc};
 #[cfg(test)]
 pub(crate) use batch::{decrement_sequence, increment_sequence};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use batch::{empty_batch, find_batch};
 pub(crate) use builder::BatchBuilder;
 #[cfg(test)]
 pub(crate) use builder::BatchFields;

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::limits::BATCH_HEADER_BYTES;
-use crate::record::{BatchHeader, Invalid, find_batch, verify_crc};
+use crate::record::{BatchHeader, Invalid, find_header, verify_crc};
 use crate::storage::File;
 use crate::types::Offset;
 
@@ -77,41 +77,24 @@ impl<'f> Scan<'f> {
 
     /// Moves to the next place behind the current one where a whole, checked batch starts.
     pub(crate) fn resync(&mut self) -> Result<Option<u64>> {
+        // A header that begins in a piece is seen whole with it.
+        const PIECE_BYTES: usize = WINDOW_BYTES - BATCH_HEADER_BYTES;
         let mut from = self.position + 1;
         while from < self.end {
-            // A batch may start late in this piece and end in the next: ask for it again with all of it in view.
-            let have = self.bytes(from, WINDOW_BYTES)?;
-            if let Some(at) = find_batch(have, 0) {
-                self.position = from + at as u64;
-                return Ok(Some(self.position));
-            }
-            match self.candidate(from, have_len(self.end, from))? {
-                Some(found) => {
-                    self.position = found;
-                    return Ok(Some(found));
+            let mut at = 0;
+            while let Some((found, header)) =
+                find_header(self.bytes(from, WINDOW_BYTES)?, at).filter(|(found, _)| *found < PIECE_BYTES)
+            {
+                let position = from + found as u64;
+                if header.size() as u64 <= self.end - position
+                    && verify_crc(self.bytes(position, header.size())?, &header).is_ok()
+                {
+                    self.position = position;
+                    return Ok(Some(position));
                 }
-                None => from += WINDOW_BYTES as u64,
+                at = found + 1;
             }
-        }
-        Ok(None)
-    }
-
-    /// Looks in `[from, from + len)` for headers whose batch reaches beyond the piece, and checks those whole.
-    fn candidate(&mut self, from: u64, len: usize) -> Result<Option<u64>> {
-        for at in 0..len as u64 {
-            let position = from + at;
-            let left = usize::try_from(self.end - position).unwrap_or(usize::MAX);
-            if left < BATCH_HEADER_BYTES {
-                break;
-            }
-            let Ok(header) = BatchHeader::parse(self.bytes(position, BATCH_HEADER_BYTES)?) else { continue };
-            let reaches = position + header.size() as u64;
-            if reaches <= from + len as u64 || header.size() > left || header.magic != 2 {
-                continue;
-            }
-            if verify_crc(self.bytes(position, header.size())?, &header).is_ok() {
-                return Ok(Some(position));
-            }
+            from += PIECE_BYTES as u64;
         }
         Ok(None)
     }

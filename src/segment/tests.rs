@@ -336,3 +336,27 @@ fn d12_a_garbage_time_index_does_not_mislead_a_search() {
         });
     }
 }
+
+#[test]
+fn the_search_for_the_next_batch_reads_every_byte_about_once() {
+    const ZEROS: u64 = 8 << 20;
+    let disk = SimDisk::new(1);
+    let bench = Bench::new(Arc::new(disk.clone()), None, 0, 4_096);
+    bench.append(&run(0..1));
+    let first = bench.segment.written();
+    let file = bench.segment.file(Open::Write).unwrap();
+    // As a broker with preallocation leaves it; and a header behind which its batch is missing.
+    file.write_at(&run(1..2)[..70], first + ZEROS / 2).unwrap();
+    let whole = run(1..9);
+    for at in [first + ZEROS, first + ZEROS + 100, first + ZEROS + 262_144 - 30] {
+        file.set_len(first + ZEROS / 2 + 70).unwrap();
+        file.write_at(&whole, at).unwrap();
+        let mut scan = Scan::new(file.as_ref(), first, at + whole.len() as u64);
+        let before = disk.counts().reads;
+        assert_eq!(scan.resync().unwrap(), Some(at));
+        let reads = disk.counts().reads - before;
+        assert!(reads < 3 * ZEROS / (256 * 1024), "{reads} reads");
+        assert!(matches!(scan.next(true).unwrap(), Step::Batch { position, .. } if position == at));
+        assert_eq!(scan.resync().unwrap(), None);
+    }
+}

@@ -71,6 +71,23 @@ impl TopicInner {
         TopicInner { index, name, config, context, slots: hints.into_iter().map(slot).collect() }
     }
 
+    /// Refuses a record whose timestamp is too far from now.
+    #[inline]
+    pub(crate) fn check_timestamp(&self, timestamp: Option<i64>) -> Result<()> {
+        let now = || self.context.clock.now_ms();
+        match timestamp {
+            Some(timestamp) if !self.config.takes_timestamp(timestamp, now) => {
+                Err(self.wrong_times(vec![0], now()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn wrong_times(&self, records: Vec<u32>, now_ms: i64) -> Error {
+        ErrorKind::InvalidTimestamp { topic: self.name.to_string(), records, now_ms }.into()
+    }
+
     pub(crate) fn partitions(&self) -> u32 {
         u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }

@@ -91,17 +91,27 @@ impl Partition {
         expected_end: Option<Offset>,
         acks: Acks,
     ) -> Result<BatchReceipt> {
-        let now = self.topic.inner.context.clock.now_ms();
-        let mut builder = BatchBuilder::new(0);
+        let topic = &self.topic.inner;
+        let now = topic.context.clock.now_ms();
+        let records = records.into_iter();
+        let mut builder = BatchBuilder::new(records.size_hint().0.clamp(1, 1_000) * TYPICAL_RECORD_BYTES);
+        let mut wrong_times = Vec::new();
         for record in records {
-            builder
-                .push(record.timestamp_ms.unwrap_or(now), record.key, record.value, record.headers)
-                .map_err(Error::from)?;
+            let timestamp = record.timestamp_ms.unwrap_or(now);
+            let index =
+                builder.push(timestamp, record.key, record.value, record.headers).map_err(Error::from)?;
+            if !topic.config.takes_timestamp(timestamp, || now) {
+                wrong_times.push(index);
+            }
+        }
+        if !wrong_times.is_empty() {
+            return Err(topic.wrong_times(wrong_times, now));
         }
         if builder.is_empty() {
             return Err(ErrorKind::InvalidRecord { why: "an append needs at least one" }.into());
         }
-        let mut batch = [builder.seal(Compression::None, None, &mut Vec::new())?];
+        let (codec, level) = topic.config.codec(Compression::None, None);
+        let mut batch = [builder.seal(codec, level, &mut Vec::new())?];
         let log = self.log()?;
         log.append(&mut batch, expected_end)?;
         let header = batch[0].header();
@@ -116,8 +126,7 @@ impl Partition {
                 Durability::PageCache
             }
         };
-        let topic = self.topic.inner.name.shared();
-        Ok(BatchReceipt::new(topic, self.partition, offsets, durability))
+        Ok(BatchReceipt::new(topic.name.shared(), self.partition, offsets, durability))
     }
 
     /// Reads committed records from `from` on, about `max_bytes` of them.
@@ -242,6 +251,9 @@ impl Iterator for Scan {
         None
     }
 }
+
+/// A first guess at the room that records of an append take.
+const TYPICAL_RECORD_BYTES: usize = 128;
 
 /// How much one step of a [`Scan`] reads.
 const SCAN_BYTES: usize = 1 << 20;
