@@ -35,6 +35,10 @@ mod checked {
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             MutexGuard(self.0.lock().ok())
         }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok().map(|guard| MutexGuard(Some(guard)))
+        }
     }
 
     /// Empty only while its owner waits.
@@ -137,6 +141,10 @@ mod checked {
 
         pub(crate) fn read(&self) -> theirs::RwLockReadGuard<'_, T> {
             self.0.read().expect("no thread panicked")
+        }
+
+        pub(crate) fn try_read(&self) -> Option<theirs::RwLockReadGuard<'_, T>> {
+            self.0.try_read().ok()
         }
 
         pub(crate) fn try_write(&self) -> Option<theirs::RwLockWriteGuard<'_, T>> {

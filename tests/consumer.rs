@@ -349,3 +349,35 @@ fn a_task_that_a_failed_write_wakes_may_use_the_partition() {
     });
     assert!(heard.recv_timeout(Duration::from_secs(10)).unwrap());
 }
+
+#[test]
+fn a_poll_goes_on_into_the_next_segments() {
+    let store = Store::in_memory().unwrap();
+    let topic = store.create_topic("t", TopicConfig::default().segment_bytes(200)).unwrap();
+    for i in 0..50 {
+        append(&topic, 0, i);
+    }
+    let mut consumer = reader(&store, ConsumerConfig::default());
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 50);
+}
+
+#[test]
+fn a_reader_beside_a_writer_sees_what_is_committed_from_the_first_record_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Store::options().maintenance(Maintenance::Manual);
+    let store = options.open(dir.path().join("s")).unwrap();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let seen = || {
+        let reader = Store::open_read_only(dir.path().join("s")).unwrap();
+        reader.topic("t").unwrap().partition(0).unwrap().high_watermark()
+    };
+    for i in 0..3 {
+        topic.partition(0).unwrap().append([Record::to(&topic).value("v")], None, Acks::Leader).unwrap();
+        assert_eq!(seen(), i, "not committed yet");
+        store.producer().unwrap().flush().unwrap();
+        let mut consumer = reader(&store, ConsumerConfig::default());
+        consumer.seek_to_end().unwrap();
+        consumer.poll(Duration::ZERO).unwrap();
+        assert_eq!(seen(), i + 1);
+    }
+}

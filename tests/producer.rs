@@ -467,3 +467,75 @@ fn the_writer_says_what_a_recovery_lost_before_it_goes_on() {
     assert!(matches!(writer.flush().unwrap_err().kind(), ErrorKind::Poisoned { .. }));
     assert_eq!(writer.flush().unwrap(), 2, "the two that were not appended yet");
 }
+
+#[test]
+fn a_hook_may_not_close_the_store_and_dropping_the_last_handle_in_it_is_no_deadlock() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("s")).unwrap();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let producer = store.producer_with(ProducerConfig::default().acks(Acks::Leader).linger_ms(1)).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    let last = Mutex::new(Some((store, topic.clone())));
+    producer
+        .on_delivery(move |_| {
+            if let Some((store, topic)) = last.lock().unwrap().take() {
+                let refused = store.clone().close().unwrap_err();
+                drop((store, topic));
+                told.send(matches!(refused.kind(), ErrorKind::WouldWaitForItself { .. })).unwrap();
+            }
+        })
+        .unwrap();
+    producer.send(Record::to(&topic).value("v")).unwrap();
+    drop((producer, topic));
+    assert!(heard.recv_timeout(Duration::from_secs(60)).unwrap());
+    let patience = std::time::Instant::now() + Duration::from_secs(60);
+    let reopened = loop {
+        match Store::open(dir.path().join("s")) {
+            Err(error) if error.is_retriable() && std::time::Instant::now() < patience => {
+                std::thread::yield_now()
+            }
+            other => break other.unwrap(),
+        }
+    };
+    assert_eq!(reopened.topic("t").unwrap().partition(0).unwrap().high_watermark(), 1);
+}
+
+#[test]
+fn closing_twice_says_the_same_twice() {
+    let (disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    store.producer().unwrap().send(Record::to(&topic).value("v")).unwrap();
+    disk.fail_nth(FaultOp::SyncData, 1, FaultKind::Io, true);
+    assert!(store.clone().close().is_err());
+    assert!(store.close().is_err());
+}
+
+#[test]
+fn a_failed_write_fails_all_batches_that_were_to_go_with_it() {
+    let (disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let producer = store.producer_with(ProducerConfig::default().batch_size(500).linger_ms(60_000)).unwrap();
+    let sent: Vec<_> = (0..5).map(|_| producer.send(Record::to(&topic).value(&[7; 400])).unwrap()).collect();
+    disk.fail_nth(FaultOp::Write, 1, FaultKind::NoSpace, false);
+    assert!(sent.into_iter().all(|delivery| delivery.wait().is_err()));
+    assert_eq!(topic.partition(0).unwrap().log_end_offset(), 0, "none overtakes those in front");
+}
+
+#[test]
+fn batches_are_never_larger_than_the_topic_takes_and_a_record_that_is_fails_alone() {
+    let (_disk, _clock, store) = still();
+    let topic = store.create_topic("t", TopicConfig::default().max_message_bytes(1_000)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let producer = store.producer().unwrap();
+    let mut writer = partition.writer(ProducerConfig::default()).unwrap();
+    for _ in 0..20 {
+        producer.send(Record::to(&topic).value(&[7; 300])).unwrap();
+        writer.send(Record::to(&topic).value(&[7; 300])).unwrap();
+    }
+    producer.flush().unwrap();
+    writer.flush().unwrap();
+    writer.send(Record::to(&topic).value(&[7; 2_000])).unwrap();
+    assert!(matches!(writer.flush().unwrap_err().kind(), ErrorKind::RecordTooLarge { limit: 1_000, .. }));
+    writer.send(Record::to(&topic).value("after")).unwrap();
+    assert_eq!(writer.flush().unwrap(), 41);
+}

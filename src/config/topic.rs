@@ -231,6 +231,12 @@ impl TopicConfig {
         (-i128::from(self.timestamp_before_max_ms)..=i128::from(self.timestamp_after_max_ms)).contains(&ahead)
     }
 
+    /// How large a producer's batches become here: one that is larger would be refused.
+    pub(crate) fn batch_size(&self, producers: usize) -> usize {
+        let segment_bytes = usize::try_from(self.segment_bytes).unwrap_or(usize::MAX);
+        producers.min(self.max_message_bytes).min(segment_bytes)
+    }
+
     /// The codec and level to pack with, for a producer that is set to these.
     pub(crate) fn codec(&self, producers: Compression, level: Option<i32>) -> (Compression, Option<i32>) {
         match self.compression {

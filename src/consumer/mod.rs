@@ -264,6 +264,7 @@ impl Consumer {
         let full_by = deadline.min(start + Duration::from_millis(self.config.fetch_max_wait_ms));
         self.disarm();
         let mut records = Records::default();
+        let mut driven = false;
         loop {
             if records.is_empty() && self.woken.swap(false, Ordering::SeqCst) {
                 return Err(ErrorKind::Woken.into());
@@ -273,7 +274,9 @@ impl Consumer {
             if self.is_enough(&records) {
                 return Ok(records);
             }
-            let waited = match self.commit_pending(until) {
+            // Once even without time; others may write faster than this commits.
+            let in_time = !std::mem::replace(&mut driven, true) || Instant::now() < until;
+            let waited = match if in_time { self.commit_pending(until) } else { Ok(false) } {
                 Ok(true) => continue,
                 Ok(false) if Instant::now() >= until => return Ok(records),
                 Ok(false) => self.sleep(until),

@@ -1,7 +1,7 @@
 //! From sealed batches to bytes in the active segment: offsets, one write, publish.
 
 use super::roll::{RollCheck, should_roll};
-use super::{Log, Tail};
+use super::{Log, Tail, callback};
 use crate::error::{ErrorKind, Result};
 use crate::record::{Sealed, TimestampType};
 use crate::segment::Segment;
@@ -93,7 +93,7 @@ impl Log {
                 return Err(ErrorKind::OffsetMismatch { expected, actual: tail.next_offset }.into());
             }
             let full =
-                batches.first().is_some_and(|batch| self.is_full_for(&tail, 0, tail.next_offset, batch, 0));
+                batches.first().is_some_and(|batch| self.is_full_for(&tail, &[], tail.next_offset, batch));
             if !full {
                 return Ok(tail);
             }
@@ -113,28 +113,24 @@ impl Log {
         }
     }
 
-    /// Whether the active segment, with `pending_bytes` in `pending` batches before it, must not take this batch.
-    fn is_full_for(
-        &self,
-        tail: &Tail,
-        pending_bytes: u64,
-        next: Offset,
-        batch: &Sealed,
-        pending: usize,
-    ) -> bool {
+    /// Whether the active segment, with the `pending` batches behind it, must not take this batch.
+    fn is_full_for(&self, tail: &Tail, pending: &[Sealed], next: Offset, batch: &Sealed) -> bool {
         let fill = tail.active.fill();
+        let pending_bytes: u64 = pending.iter().map(|batch| batch.bytes().len() as u64).sum();
+        let first_timestamp =
+            fill.first_timestamp.or(pending.first().map(|first| first.header().max_timestamp));
         should_roll(&RollCheck {
             segment_base: tail.active.base(),
             segment_bytes: tail.active.written() + pending_bytes,
             segment_bytes_max: self.config.segment_bytes,
             segment_ms: tail.segment_ms,
             created_ms: tail.active.created_ms,
-            first_timestamp: fill.first_timestamp,
-            indexes_full: fill.is_full_with(pending),
+            first_timestamp,
+            indexes_full: fill.is_full_with(pending.len()),
             incoming_bytes: batch.bytes().len() as u64,
             incoming_last_offset: next + Offset::from(batch.header().last_offset_delta),
             incoming_max_timestamp: batch.header().max_timestamp,
-            now_ms: if fill.first_timestamp.is_some_and(|first| first >= 0) {
+            now_ms: if first_timestamp.is_some_and(|first| first >= 0) {
                 0
             } else {
                 self.context.clock.now_ms()
@@ -147,8 +143,11 @@ impl Log {
         let mut next = tail.next_offset;
         let mut bytes = 0;
         let mut count = 0;
-        for batch in batches.iter_mut() {
-            if count > 0 && self.is_full_for(tail, bytes, next, batch, count) {
+        while let Some((pending, batch)) = batches
+            .split_at_mut_checked(count)
+            .and_then(|(pending, rest)| Some((&*pending, rest.first_mut()?)))
+        {
+            if count > 0 && self.is_full_for(tail, pending, next, batch) {
                 break;
             }
             batch.place(next, self.leader_epoch);
@@ -216,7 +215,8 @@ impl Log {
     /// Keeps the bound on unsynced bytes: whoever crossed it syncs, or waits for who does. For those who appended,
     /// and never for a leader.
     pub(crate) fn bound_unsynced(self: &Arc<Self>) -> Result<()> {
-        if self.unsynced_bytes.load(Ordering::Relaxed) > self.config.flush_bytes {
+        // Whoever appends from inside a hook must not wait for a sync: the next one will.
+        if self.unsynced_bytes.load(Ordering::Relaxed) > self.config.flush_bytes && !callback::is_inside() {
             self.wait_committed(self.log_end(), None)?;
         }
         Ok(())

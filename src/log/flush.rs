@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Log, committed::Committed};
+use super::{Log, callback, committed::Committed};
 use crate::error::{ErrorKind, Result};
 use crate::segment::Segment;
 use crate::sync::{Arc, Condvar, Mutex, Ordering};
@@ -184,6 +184,7 @@ impl Log {
             if let Some(failure) = self.failure() {
                 return Err(failure.clone());
             }
+            callback::check_outside("a wait for a commit")?;
             match self.try_lead() {
                 Some(lead) => lead.commit()?,
                 None if self.wait_for_leader(deadline) => {}
@@ -263,7 +264,7 @@ impl Log {
     }
 
     /// Leaves word of the committed end beside the segments.
-    fn note_committed(&self, active: &Segment, position: u64, end_offset: Offset) {
+    pub(super) fn note_committed(&self, active: &Segment, position: u64, end_offset: Offset) {
         let Some(file) = &self.committed_file else { return };
         let position = u32::try_from(position).unwrap_or(u32::MAX);
         let slot = Committed { segment_base: active.base(), position, end_offset };

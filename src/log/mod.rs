@@ -12,6 +12,7 @@
 
 mod append;
 mod bell;
+pub(crate) mod callback;
 pub(crate) mod checkpoint;
 pub(crate) mod committed;
 mod flush;

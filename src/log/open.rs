@@ -56,6 +56,8 @@ struct Opening<'c> {
     config: &'c TopicConfig,
     hints: OpenHints,
     proven: Offset,
+    /// A writer left word of what is committed.
+    slot_seen: bool,
     /// What the leader-epoch checkpoint says, if it can be read.
     epochs: Option<Vec<(i32, Offset)>>,
     /// The youngest epoch among the batches that were looked at.
@@ -95,6 +97,7 @@ impl Log {
             config,
             hints,
             proven,
+            slot_seen: slot.is_some(),
             epochs: None,
             seen_epoch: 0,
             events: Vec::new(),
@@ -140,6 +143,9 @@ impl Log {
             config: config.clone(),
             dir,
         });
+        let active = Arc::clone(&log.tail.lock().active);
+        // From the first moment on, for readers in other processes.
+        log.note_committed(&active, active.written(), next_offset);
         let jittered = log.jittered_segment_ms();
         log.tail.lock().segment_ms = jittered;
         Ok((log, events))
@@ -335,8 +341,7 @@ impl Opening<'_> {
         let mut rotten = false;
         let mut after_gap = false;
         loop {
-            if self.context.read_only && expected >= self.proven && self.proven > 0 && self.is_ours_on_disk()
-            {
+            if self.context.read_only && self.slot_seen && expected >= self.proven && self.is_ours_on_disk() {
                 return Ok(Walked { end: scan.position(), next_offset: expected, rotten, cut: true });
             }
             let (position, why) = match scan.next(true)? {

@@ -62,15 +62,22 @@ impl Log {
             if self.contiguous && at < chosen.segment.base() {
                 return Err(self.missing(&chosen, 0, at..chosen.segment.base().min(end)));
             }
-            match self.read_segment(&chosen, at, end, options, &mut records) {
+            let max_bytes = options.max_bytes.saturating_sub(records.stored_bytes());
+            match self.read_segment(&chosen, at, end, ReadOptions { max_bytes, ..options }, &mut records) {
                 Ok(()) => {}
+                // What lies in front of the damage is given out; the next read starts at the damage.
+                Err(_) if records.next_offset().is_some() => break,
                 Err(fault) => self.read_behind_damage(&chosen, at..end, options, &mut records, fault)?,
             }
-            if records.next_offset().is_some() {
-                break;
+            match records.next_offset() {
+                // Nothing there: a hole that compaction left.
+                None => at = chosen.next_base.min(end),
+                // The segment is read to its end, and there is room for more.
+                Some(next) if next >= chosen.next_base && records.stored_bytes() < options.max_bytes => {
+                    at = next
+                }
+                Some(_) => break,
             }
-            // Nothing there: a hole that compaction left.
-            at = chosen.next_base.min(end);
         }
         Ok(records)
     }

@@ -4,10 +4,9 @@ use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::hook::check_outside;
 use super::lane::Lane;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Completion, Log};
+use crate::log::{Completion, Log, callback};
 use crate::record::{BatchHeader, TimestampType};
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::topic::BatchReceipt;
@@ -121,7 +120,7 @@ impl Delivery {
     /// # Errors
     /// As [`Delivery::wait`].
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<Receipt>> {
-        check_outside("Delivery::wait")?;
+        callback::check_outside("Delivery::wait")?;
         if let Some(done) = self.try_receipt() {
             return done.map(Some);
         }

@@ -3,19 +3,14 @@
 //! It is called once per batch, in the order of a partition, by whichever thread completed the batch, with no lock
 //! held. It may send; it may not wait for deliveries, which would be waiting for itself.
 
-use std::cell::Cell;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{ErrorKind, Result};
+use crate::log::callback;
 use crate::sync::OnceLock;
 use crate::topic::BatchReceipt;
 
 type Function = Box<dyn Fn(&Result<BatchReceipt>) + Send + Sync>;
-
-thread_local! {
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-}
 
 /// The hook of a producer, if it has one.
 #[derive(Default)]
@@ -39,17 +34,9 @@ impl Hook {
         self.0.get().is_some()
     }
 
-    /// Calls it. A panic in it ends there: the thread may be one that others wait for.
     pub(super) fn call(&self, outcome: &Result<BatchReceipt>) {
         if let Some(function) = self.0.get() {
-            let before = INSIDE.replace(true);
-            let _ = catch_unwind(AssertUnwindSafe(|| function(outcome)));
-            INSIDE.set(before);
+            callback::run(|| function(outcome));
         }
     }
-}
-
-/// An error for calls that wait, made from inside a hook.
-pub(super) fn check_outside(call: &'static str) -> Result<()> {
-    if INSIDE.get() { Err(ErrorKind::WouldWaitForItself { call }.into()) } else { Ok(()) }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::delivery::{BatchCell, Delivery};
-use super::hook::{Hook, check_outside};
+use super::hook::Hook;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Completion, Log, PendingBatches};
 use crate::record::{BatchBuilder, Header, Sealed};
@@ -27,6 +27,8 @@ pub(super) struct Lane {
     shared: Arc<Shared>,
     topic: Arc<TopicInner>,
     partition: i32,
+    /// `batch.size`, but never more than the topic takes.
+    batch_size: usize,
     state: Mutex<State>,
     drained: Condvar,
 }
@@ -83,6 +85,7 @@ impl Lane {
             shared: Arc::clone(shared),
             topic: Arc::clone(topic),
             partition,
+            batch_size: topic.config.batch_size(shared.config.batch_size),
             state: Mutex::default(),
             drained: Condvar::new(),
         }
@@ -122,7 +125,7 @@ impl Lane {
         record: Incoming<'_>,
         sticky: Option<&Sticky>,
     ) -> Result<Option<Delivery>> {
-        let batch_size = self.shared.config.batch_size;
+        let batch_size = self.batch_size;
         let mut state = self.state.lock();
         let fits = |open: &OpenBatch| open.builder.bytes() + record.bytes <= batch_size;
         if !state.open.as_ref().is_some_and(fits) {
@@ -162,11 +165,8 @@ impl Lane {
     #[cold]
     fn drain_full(&self, state: MutexGuard<'_, State>) {
         self.drain_locked(state);
-        // Whoever sends from a hook drains another batch at the same time, and must not wait for a sync.
-        if check_outside("send").is_ok() {
-            // The record was taken: a failed sync is told by its delivery, by `flush`, and by the next batch.
-            let _ = self.log().and_then(|log| log.bound_unsynced());
-        }
+        // The record was taken: a failed sync is told by its delivery, by `flush`, and by the next batch.
+        let _ = self.log().and_then(|log| log.bound_unsynced());
     }
 
     /// Puts a full open batch in the queue and opens the next, with memory for it.
@@ -176,28 +176,33 @@ impl Lane {
         mut state: MutexGuard<'s, State>,
         record: Incoming<'_>,
     ) -> Result<MutexGuard<'s, State>> {
+        let reserved_bytes = self.batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
+        state.queue_open();
+        drop(state);
+        // With the lane unlocked: the first use of a partition opens it, which may take a recovery.
         if let Some(failure) = self.log()?.failure() {
             return Err(failure.clone());
         }
-        let reserved_bytes =
-            self.shared.config.batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
-        state.queue_open();
-        while !self.shared.reserve(reserved_bytes) {
-            drop(state);
-            self.shared.make_room(reserved_bytes)?;
+        loop {
+            let reserved = self.shared.reserve(reserved_bytes);
             state = self.state.lock();
             // Another sender may have opened the batch meanwhile.
-            if state
-                .open
-                .as_ref()
-                .is_some_and(|open| open.builder.bytes() + record.bytes <= self.shared.config.batch_size)
+            if state.open.as_ref().is_some_and(|open| open.builder.bytes() + record.bytes <= self.batch_size)
             {
+                if reserved {
+                    self.shared.release(reserved_bytes);
+                }
                 return Ok(state);
             }
             state.queue_open();
+            if reserved {
+                break;
+            }
+            drop(state);
+            self.shared.make_room(reserved_bytes)?;
         }
         let now = self.shared.clock.monotonic();
-        let builder = state.spare.take().unwrap_or_else(|| BatchBuilder::new(self.shared.config.batch_size));
+        let builder = state.spare.take().unwrap_or_else(|| BatchBuilder::new(self.batch_size));
         let cell = Arc::new(BatchCell::new(self, record.timestamp));
         let due = now + Duration::from_millis(self.shared.config.linger_ms);
         state.open = Some(OpenBatch { builder, cell, reserved_bytes, due });
@@ -308,11 +313,14 @@ impl Lane {
                     done += count;
                 }
                 Err(error) => {
-                    // Only this batch: a smaller one behind it may still fit.
-                    if let Some(cell) = cells.get(done) {
-                        self.fail(cell, error, &mut failure);
+                    // A batch that is too large fails alone. A write that failed fails all that were to go with it:
+                    // none of them may overtake those in front.
+                    let alone = matches!(error.kind(), ErrorKind::RecordTooLarge { .. });
+                    let failed = if alone { 1 } else { cells.len() - done };
+                    for cell in cells.iter().skip(done).take(failed) {
+                        self.fail(cell, error.clone(), &mut failure);
                     }
-                    done += 1;
+                    done += failed;
                 }
             }
         }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result, each};
 use crate::limits::GATHER_BYTES;
+use crate::log::callback;
 use crate::record::BatchBuilder;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
 use crate::time::Clock;
@@ -154,7 +155,7 @@ impl Producer {
     /// # Errors
     /// The first error. It says nothing about the other records: those in front of one that `send` refuses are sent.
     pub fn send_all<'r>(&self, records: impl IntoIterator<Item = Record<'r>>) -> Result<Vec<Receipt>> {
-        hook::check_outside("Producer::send_all")?;
+        callback::check_outside("Producer::send_all")?;
         let deliveries = records.into_iter().map(|record| self.send(record)).collect::<Result<Vec<_>>>()?;
         deliveries.into_iter().map(Delivery::wait).collect()
     }
@@ -181,7 +182,7 @@ impl Producer {
     }
 
     fn flush_until(&self, deadline: Option<Instant>) -> Result<()> {
-        hook::check_outside("Producer::flush")?;
+        callback::check_outside("Producer::flush")?;
         let start = Instant::now();
         let flush = |lane: &Arc<Lane>| match lane.flush(deadline)? {
             true => Ok(()),
@@ -264,6 +265,10 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        // Inside its own hook this would wait for itself: whoever drains, or the close, takes the rest.
+        if callback::is_inside() {
+            return;
+        }
         for lane in self.by_topic.iter().flat_map(|topic| &topic.lanes) {
             lane.drain_all(None);
         }
@@ -296,7 +301,7 @@ impl Shared {
     /// Waits for memory, by appending the oldest batch if nobody does.
     #[cold]
     fn make_room(&self, bytes: usize) -> Result<()> {
-        if hook::check_outside("send").is_err() {
+        if callback::check_outside("send").is_err() {
             return Err(ErrorKind::BufferFull { waited: Duration::ZERO }.into());
         }
         let start = Instant::now();

@@ -35,6 +35,8 @@ pub struct Writer {
     partition: Partition,
     config: ProducerConfig,
     clock: Arc<dyn Clock>,
+    /// `batch.size`, but never more than the topic takes.
+    batch_size: usize,
     builder: BatchBuilder,
     /// Full batches that wait for each other, or for a disk that takes them.
     sealed: Vec<Sealed>,
@@ -58,6 +60,7 @@ impl Partition {
         Ok(Writer {
             partition: self.clone(),
             clock: self.topic().clock(),
+            batch_size: self.topic().inner.config.batch_size(config.batch_size),
             builder: BatchBuilder::new(config.batch_size),
             sealed: Vec::new(),
             sealed_bytes: 0,
@@ -74,8 +77,10 @@ impl Writer {
     ///
     /// # Errors
     /// The record was not taken, and nothing that was taken before is lost: a batch that could not be appended stays,
-    /// and the next call tries again. [`ErrorKind::RecordTooLarge`], [`ErrorKind::Full`], [`ErrorKind::Poisoned`],
-    /// [`ErrorKind::Closed`], …
+    /// and the next call tries again. [`ErrorKind::Full`], [`ErrorKind::Poisoned`], [`ErrorKind::Closed`], …
+    ///
+    /// [`ErrorKind::RecordTooLarge`]: the record, or one taken before that is larger than the topic takes even alone
+    /// (`max.message.bytes`); that one is given up.
     #[inline]
     pub fn send(&mut self, record: Record<'_>) -> Result<()> {
         let bytes = BatchBuilder::size_bound(record.key, record.value, record.headers);
@@ -84,7 +89,7 @@ impl Writer {
             return Err(ErrorKind::RecordTooLarge { bytes, limit, setting: "max.request.size" }.into());
         }
         self.partition.topic().inner.check_timestamp(record.timestamp_ms)?;
-        if self.builder.bytes() + bytes > self.config.batch_size && !self.builder.is_empty() {
+        if self.builder.bytes() + bytes > self.batch_size && !self.builder.is_empty() {
             self.close_batch()?;
         }
         let timestamp = record.timestamp_ms.unwrap_or_else(|| self.clock.now_ms());
@@ -133,7 +138,15 @@ impl Writer {
         while !self.sealed.is_empty() {
             let log = self.partition.log()?;
             self.leave_log_before(&log)?;
-            let count = log.append(&mut self.sealed, None)?;
+            let count = match log.append(&mut self.sealed, None) {
+                Err(error) if matches!(error.kind(), ErrorKind::RecordTooLarge { .. }) => {
+                    // It will never be taken: kept, it would keep all behind it.
+                    let given_up = self.sealed.remove(0);
+                    self.sealed_bytes -= given_up.bytes().len();
+                    return Err(error);
+                }
+                appended => appended?,
+            };
             for appended in self.sealed.drain(..count) {
                 self.end = appended.header().next_offset();
                 self.sealed_bytes -= appended.bytes().len();

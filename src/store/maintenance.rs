@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::Shared;
+use super::{Checkpoints, Shared};
 use crate::error::{Error, Result, each};
 use crate::log::Log;
 use crate::producer::Shared as ProducerShared;
@@ -62,16 +62,18 @@ impl Shared {
                 None => {}
             }
         }
-        if self.recovery_points_moved() {
-            let due = self.checkpoints.lock().written_at + CHECKPOINT_INTERVAL;
+        // While somebody writes checkpoints, none are due.
+        if let Some(checkpoints) = self.checkpoints.try_lock()
+            && self.recovery_points_moved(&checkpoints)
+        {
+            let due = checkpoints.written_at + CHECKPOINT_INTERVAL;
             if due <= now { jobs.push(Job::Checkpoint) } else { sooner(due - now) }
         }
         jobs.extend(logs.into_iter().map(Job::Sync));
         (jobs, next)
     }
 
-    fn recovery_points_moved(&self) -> bool {
-        let checkpoints = self.checkpoints.lock();
+    fn recovery_points_moved(&self, checkpoints: &Checkpoints) -> bool {
         self.topics.sorted().iter().any(|topic| {
             topic.opened_logs().iter().any(|(partition, log)| {
                 let key = (topic.name.to_string(), *partition);

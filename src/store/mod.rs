@@ -21,7 +21,7 @@ use crate::config::{ConsumerConfig, ProducerConfig, TopicConfig};
 use crate::consumer::Consumer;
 use crate::error::{ErrorKind, Result};
 use crate::log::checkpoint::{HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets};
-use crate::log::{Context, OpenHints, PartitionReport};
+use crate::log::{Context, OpenHints, PartitionReport, callback};
 use crate::producer::{Producer, Shared as ProducerShared};
 use crate::storage::{LockGuard, replace};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
@@ -81,8 +81,18 @@ struct Checkpoints {
 /// The owner: when the last one goes, the store is closed.
 struct Handle {
     shared: Arc<Shared>,
-    threads: Mutex<Option<Threads>>,
-    lock: Mutex<Option<Box<dyn LockGuard>>>,
+    open: Mutex<Open>,
+}
+
+/// What an open store has, or what closing it said.
+struct Open {
+    parts: Option<Parts>,
+    outcome: Result<()>,
+}
+
+struct Parts {
+    threads: Option<Threads>,
+    lock: Option<Box<dyn LockGuard>>,
 }
 
 /// A directory of topics.
@@ -174,7 +184,8 @@ impl Store {
             Maintenance::Threads if !read_only => Some(Threads::start(&shared, options.flush_threads)?),
             _ => None,
         };
-        Ok(Store(Arc::new(Handle { shared, threads: Mutex::new(threads), lock: Mutex::new(opened.lock) })))
+        let open = Open { parts: Some(Parts { threads, lock: opened.lock }), outcome: Ok(()) };
+        Ok(Store(Arc::new(Handle { shared, open: Mutex::new(open) })))
     }
 
     /// What opening found.
@@ -275,7 +286,8 @@ impl Store {
     /// Commits and closes everything, whoever else has a handle: theirs answer [`ErrorKind::Closed`] from now on.
     ///
     /// # Errors
-    /// The first failure: what it names may not have reached the disk. The rest is closed all the same.
+    /// The first failure: what it names may not have reached the disk. The rest is closed all the same. A later call
+    /// says the same again. [`ErrorKind::WouldWaitForItself`] from inside a delivery hook: nothing was closed.
     pub fn close(self) -> Result<()> {
         self.0.close()
     }
@@ -296,23 +308,41 @@ impl fmt::Debug for Store {
 }
 
 impl Handle {
+    /// Whoever calls this while it goes on, or later, gets the same answer.
     fn close(&self) -> Result<()> {
-        if self.shared.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
+        callback::check_outside("Store::close")?;
+        let mut open = self.open.lock();
+        if let Some(parts) = open.parts.take() {
+            open.outcome = parts.close(&self.shared);
         }
-        if let Some(threads) = self.threads.lock().take() {
-            threads.stop(&self.shared);
-        }
-        let result = self.shared.close();
-        self.lock.lock().take();
-        result
+        open.outcome.clone()
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Nobody is left to hear of an error; `close` is for those who ask.
-        let _ = self.close();
+        let Some(parts) = self.open.lock().parts.take() else { return };
+        let shared = Arc::clone(&self.shared);
+        // Nobody is left to hear of an error; `close` is for those who ask. From inside a hook, which closing would
+        // wait for, another thread closes; without one the next open finds what a crash leaves.
+        let close = move || drop(parts.close(&shared));
+        if callback::is_inside() {
+            let _ = std::thread::Builder::new().name("logstead-close".to_owned()).spawn(close);
+        } else {
+            close();
+        }
+    }
+}
+
+impl Parts {
+    fn close(self, shared: &Shared) -> Result<()> {
+        shared.closed.store(true, Ordering::Release);
+        if let Some(threads) = self.threads {
+            threads.stop(shared);
+        }
+        let result = shared.close();
+        drop(self.lock);
+        result
     }
 }
 

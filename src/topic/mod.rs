@@ -184,7 +184,8 @@ impl TopicInner {
 
     /// The logs that were opened, by partition; those that were closed since among them.
     pub(crate) fn opened_logs(&self) -> Vec<(i32, Arc<Log>)> {
-        let opened = |(p, slot): (i32, &Slot)| match &*slot.state.read() {
+        // One that is being opened at this moment has nothing to tell yet, and may take long.
+        let opened = |(p, slot): (i32, &Slot)| match &*slot.state.try_read()? {
             State::Open(log) | State::Closed(Some(log)) => Some((p, Arc::clone(log))),
             _ => None,
         };
