@@ -381,3 +381,23 @@ fn a_reader_beside_a_writer_sees_what_is_committed_from_the_first_record_on() {
         assert_eq!(seen(), i + 1);
     }
 }
+
+#[test]
+fn sizes_without_bound_are_no_damage() {
+    let (store, topic) = filled(1, 5);
+    assert_eq!(topic.partition(0).unwrap().read(1, usize::MAX).unwrap().len(), 4);
+    let config = ConsumerConfig::default().fetch_max_bytes(usize::MAX).max_partition_fetch_bytes(usize::MAX);
+    let mut consumer = reader(&store, config);
+    consumer.seek("t", 0, 1).unwrap();
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 4);
+}
+
+#[test]
+fn a_poll_that_waits_commits_what_is_appended_meanwhile() {
+    let store = Store::in_memory().unwrap();
+    // Nobody else syncs within the time of this test.
+    let topic = store.create_topic("t", TopicConfig::default().flush_ms(3_600_000)).unwrap();
+    let mut consumer = reader(&store, ConsumerConfig::default());
+    store.producer().unwrap().send(Record::to(&topic).value("lingers")).unwrap();
+    assert_eq!(consumer.poll(Duration::from_secs(60)).unwrap().len(), 1);
+}

@@ -559,3 +559,33 @@ fn a_wait_that_gave_up_keeps_nothing_of_a_closed_store_alive() {
     store.close().unwrap();
     assert_eq!(Arc::strong_count(&kept), 1);
 }
+
+#[test]
+fn what_is_accepted_beside_a_close_is_there_or_refused() {
+    for _ in 0..20 {
+        let disk = logstead::SimDisk::new(7);
+        let store = logstead::Store::options().disk(&disk).open("/s").unwrap();
+        let topic = store.create_topic("t", logstead::TopicConfig::default()).unwrap();
+        let config = logstead::ProducerConfig::default().acks(logstead::Acks::None);
+        let producer = store.producer_with(config).unwrap();
+        let accepted: i64 = std::thread::scope(|scope| {
+            let senders: Vec<_> = (0..4)
+                .map(|_| {
+                    let (producer, topic) = (producer.clone(), topic.clone());
+                    scope.spawn(move || {
+                        let send = || producer.send(logstead::Record::to(&topic).value("v"));
+                        (0..).take_while(|_| send().is_ok()).count() as i64
+                    })
+                })
+                .collect();
+            while topic.partition(0).is_ok_and(|p| p.log_end_offset() == 0) {
+                std::thread::yield_now();
+            }
+            store.clone().close().unwrap();
+            senders.into_iter().map(|sender| sender.join().unwrap()).sum()
+        });
+        drop((producer, topic, store));
+        let reopened = logstead::Store::options().disk(&disk).open("/s").unwrap();
+        assert_eq!(reopened.topic("t").unwrap().partition(0).unwrap().high_watermark(), accepted);
+    }
+}

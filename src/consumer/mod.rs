@@ -402,7 +402,7 @@ impl Consumer {
 
     fn sleep(&mut self, deadline: Instant) -> Result<()> {
         self.arm()?;
-        if !self.has_news() {
+        if !self.has_news() && !self.has_pending() {
             self.bell.wait_until(deadline);
         }
         self.disarm();
@@ -424,6 +424,12 @@ impl Consumer {
                 }
             }
         }
+    }
+
+    /// Whether an assigned partition holds records that are written and not committed.
+    fn has_pending(&self) -> bool {
+        let pending = |log: &Arc<Log>| log.high_watermark() < log.log_end() && log.failure().is_none();
+        self.assigned.iter().any(|assigned| !assigned.paused && assigned.log().is_ok_and(|log| pending(&log)))
     }
 
     fn has_news(&self) -> bool {

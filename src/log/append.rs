@@ -36,7 +36,11 @@ impl Log {
                     self.mark_dirty();
                 }
             }
-            Durability::Disk => self.mark_dirty(),
+            Durability::Disk => {
+                // A reader that sleeps commits what it waits for.
+                self.bells.ring();
+                self.mark_dirty();
+            }
         }
         Ok(count)
     }
@@ -164,7 +168,7 @@ impl Log {
             .map_err(|failed| if failed.cut_back { failed.error } else { self.fail(&failed.error) })?;
         tail.active.publish(position, group.iter().map(Sealed::header));
         tail.next_offset = next;
-        self.log_end.store(next, Ordering::Release);
+        self.log_end.store(next, Ordering::SeqCst);
         match self.config.durability {
             Durability::PageCache => {
                 tail.active.show(position + bytes);

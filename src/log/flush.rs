@@ -269,6 +269,6 @@ impl Log {
         let position = u32::try_from(position).unwrap_or(u32::MAX);
         let slot = Committed { segment_base: active.base(), position, end_offset };
         // Opportunistic: without it recovery looks at more, and loses nothing.
-        let _ = file.write_at(&slot.encode(), 0);
+        let _ = file.write_hint(&slot.encode(), 0);
     }
 }

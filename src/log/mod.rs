@@ -182,7 +182,7 @@ impl Log {
 
     /// One behind the last record that was written.
     pub(crate) fn log_end(&self) -> Offset {
-        self.log_end.load(Ordering::Acquire)
+        self.log_end.load(Ordering::SeqCst)
     }
 
     /// One behind the last record that is committed.

@@ -48,7 +48,6 @@ struct State {
     appended: Option<(Arc<Log>, Offset)>,
     /// The first error since the last flush.
     failure: Option<Error>,
-    spare: Option<BatchBuilder>,
     scratch: Vec<u8>,
 }
 
@@ -65,8 +64,6 @@ struct Appended {
     /// One behind the last record, and the log that took it.
     end: Option<(Arc<Log>, Offset)>,
     failure: Option<Error>,
-    /// A buffer to go on with.
-    spare: Option<BatchBuilder>,
 }
 
 /// A record, taken apart, with what was computed of it on the way.
@@ -127,6 +124,9 @@ impl Lane {
     ) -> Result<Option<Delivery>> {
         let batch_size = self.batch_size;
         let mut state = self.state.lock();
+        if self.shared.is_closed() {
+            return Err(ErrorKind::Closed.into());
+        }
         let fits = |open: &OpenBatch| open.builder.bytes() + record.bytes <= batch_size;
         if !state.open.as_ref().is_some_and(fits) {
             if let (Some(sticky), true) = (sticky, state.open.is_some()) {
@@ -186,6 +186,12 @@ impl Lane {
         loop {
             let reserved = self.shared.reserve(reserved_bytes);
             state = self.state.lock();
+            if self.shared.is_closed() {
+                if reserved {
+                    self.shared.release(reserved_bytes);
+                }
+                return Err(ErrorKind::Closed.into());
+            }
             // Another sender may have opened the batch meanwhile.
             if state.open.as_ref().is_some_and(|open| open.builder.bytes() + record.bytes <= self.batch_size)
             {
@@ -202,7 +208,7 @@ impl Lane {
             self.shared.make_room(reserved_bytes)?;
         }
         let now = self.shared.clock.monotonic();
-        let builder = state.spare.take().unwrap_or_else(|| BatchBuilder::new(self.batch_size));
+        let builder = self.shared.builder(self.batch_size);
         let cell = Arc::new(BatchCell::new(self, record.timestamp));
         let due = now + Duration::from_millis(self.shared.config.linger_ms);
         state.open = Some(OpenBatch { builder, cell, reserved_bytes, due });
@@ -252,7 +258,7 @@ impl Lane {
             }
             let mut scratch = std::mem::take(&mut state.scratch);
             drop(state);
-            let Appended { end, failure, spare } = self.append(&mut batches, &mut scratch);
+            let Appended { end, failure } = self.append(&mut batches, &mut scratch);
             state = self.state.lock();
             state.scratch = scratch;
             if let Some((log, end)) = end {
@@ -264,7 +270,6 @@ impl Lane {
                     state.failure = old.failure().cloned();
                 }
             }
-            state.spare = spare.or(state.spare.take());
             if state.failure.is_none() {
                 state.failure = failure;
             }
@@ -325,8 +330,10 @@ impl Lane {
             }
         }
         self.shared.release(freed_bytes);
-        let spare = sealed.pop().map(|batch| BatchBuilder::from_buffer(batch.into_buffer()));
-        Appended { end: appended, failure, spare }
+        for batch in sealed {
+            self.shared.recycle(batch.into_buffer());
+        }
+        Appended { end: appended, failure }
     }
 
     fn fail(&self, cell: &Arc<BatchCell>, error: Error, failure: &mut Option<Error>) {

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result, each};
 use crate::limits::GATHER_BYTES;
 use crate::log::callback;
 use crate::record::BatchBuilder;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, Weak};
 use crate::time::Clock;
 use crate::topic::partitioner::{Sticky, partition_of};
 use crate::topic::{BatchReceipt, Record, To, TopicInner, Topics};
@@ -44,7 +44,13 @@ pub(crate) struct Shared {
     hook: Hook,
     /// Full batches of a lane wait for each other up to this, to go out with one write.
     gather_bytes: usize,
+    /// Every lane there is, for whoever closes.
+    lanes: Mutex<Vec<Weak<Lane>>>,
+    spare: Mutex<Vec<BatchBuilder>>,
 }
+
+/// Buffers kept for the next batches: as many as one gathered write frees.
+const SPARE_MAX: usize = 16;
 
 /// The lanes to one topic.
 #[derive(Debug)]
@@ -115,6 +121,8 @@ impl Producer {
             freed: Condvar::new(),
             hook: Hook::default(),
             gather_bytes,
+            lanes: Mutex::default(),
+            spare: Mutex::default(),
         });
         let core = Core {
             shared: Arc::clone(&shared),
@@ -257,7 +265,9 @@ impl Core {
     #[cold]
     fn lanes_of(&self, topic: &Arc<TopicInner>) -> TopicLanes {
         let partitions = topic.partitions();
-        let lanes = (0..partitions as i32).map(|p| Arc::new(Lane::new(&self.shared, topic, p))).collect();
+        let lanes: Vec<_> =
+            (0..partitions as i32).map(|p| Arc::new(Lane::new(&self.shared, topic, p))).collect();
+        self.shared.lanes.lock().extend(lanes.iter().map(Arc::downgrade));
         let seed = u64::try_from(self.shared.clock.now_ms()).unwrap_or(1) ^ (topic.index as u64) << 32;
         TopicLanes { lanes, sticky: Sticky::new(seed, partitions) }
     }
@@ -358,14 +368,34 @@ impl Shared {
 
     /// Appends everything that was sent.
     pub(crate) fn drain_everything(&self) {
-        let lanes = std::mem::take(&mut *self.lingering.lock());
+        let lanes: Vec<_> = self.lanes.lock().iter().filter_map(Weak::upgrade).collect();
         for lane in lanes {
             lane.drain_all(None);
         }
+        self.lingering.lock().clear();
     }
 
     /// Takes no more records.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Asked with a lane locked: whoever closes locks every lane after this is set, so a record is either refused or
+    /// drained.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// A builder for the next batch, with the buffer of an earlier one where there is one.
+    fn builder(&self, batch_size: usize) -> BatchBuilder {
+        self.spare.lock().pop().unwrap_or_else(|| BatchBuilder::new(batch_size))
+    }
+
+    /// Keeps the buffer of a batch that was appended, if not many are kept: idle lanes own no memory.
+    fn recycle(&self, buffer: Vec<u8>) {
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARE_MAX && buffer.capacity() <= 2 * self.config.batch_size {
+            spare.push(BatchBuilder::from_buffer(buffer));
+        }
     }
 }

@@ -333,7 +333,7 @@ impl Segment {
 
     /// `len` visible bytes at `position`: a piece of the map when sealed, else a copy on the heap.
     pub(crate) fn read(&self, position: u64, len: u64) -> Result<Region> {
-        let end = (position + len).min(self.visible());
+        let end = position.saturating_add(len).min(self.visible());
         if self.sealed.load(Ordering::Acquire)
             && let Some(map) = self.map()?
             && let Some(region) = Region::map(Arc::clone(map), position..end)

@@ -192,6 +192,11 @@ impl File for DiskFile {
         self.with_write("write", |file| write_whole(file, bytes, position))
     }
 
+    fn write_hint(&self, bytes: &[u8], position: u64) -> Result<()> {
+        // Its descriptor may be closed at any time: nobody asks whether it reached the device.
+        self.with("write", |file| write_whole(file, bytes, position))
+    }
+
     fn write_all_at(&self, parts: &[&[u8]], position: u64) -> Result<()> {
         debug_assert!(position >= self.published(), "a write below the published end of a map");
         self.with_write("write", |file| {

@@ -98,6 +98,10 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
     fn write_at(&self, bytes: &[u8], position: u64) -> Result<()>;
     /// Writes several buffers one after the other as a single operation.
     fn write_all_at(&self, parts: &[&[u8]], position: u64) -> Result<()>;
+    /// As `write_at`, for bytes that may be lost: they do not count as unsynced.
+    fn write_hint(&self, bytes: &[u8], position: u64) -> Result<()> {
+        self.write_at(bytes, position)
+    }
     /// Cuts the file, or grows it with zeros.
     fn set_len(&self, len: u64) -> Result<()>;
     /// Makes the contents, and the length, durable (`fdatasync`).

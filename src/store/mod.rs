@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{ConsumerConfig, ProducerConfig, TopicConfig};
 use crate::consumer::Consumer;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::checkpoint::{HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets};
 use crate::log::{Context, OpenHints, PartitionReport, callback};
 use crate::producer::{Producer, Shared as ProducerShared};
@@ -156,7 +156,8 @@ impl Store {
         let context = Arc::new(Context {
             storage: options.storage(),
             clock: options.shared_clock(),
-            root: dir.to_owned(),
+            // Once and for all: the process may change its directory.
+            root: std::path::absolute(dir).map_err(|error| Error::io(dir, "resolve", &error))?,
             read_only,
             unsynced: Default::default(),
             wake: Default::default(),

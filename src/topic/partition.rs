@@ -140,7 +140,7 @@ impl Partition {
         self.log()?.read(from, ReadOptions::max_bytes(max_bytes))
     }
 
-    /// Reads from `from` to the end as it is now, piece by piece.
+    /// Reads from `from` to the end as it is now, piece by piece; nothing when `from` lies behind that.
     ///
     /// ```
     /// # use logstead::{Acks, Record, Store, TopicConfig};
