@@ -43,6 +43,10 @@ fn main() -> ExitCode {
             eprintln!("dump: {error}");
             ExitCode::FAILURE
         }
+        Err(Failure::NoTopic(why)) => {
+            eprintln!("dump: {why}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -51,6 +55,8 @@ fn main() -> ExitCode {
 pub enum Failure {
     /// The store, or a partition of it, can not be read.
     Store(logstead::Error),
+    /// The topic that was asked for is not there.
+    NoTopic(String),
     /// The lines can not be written.
     Output(io::Error),
 }
@@ -71,6 +77,9 @@ impl From<io::Error> for Failure {
 pub fn dump(dir: &Path, only: Option<&str>, out: &mut impl Write) -> Result<usize, Failure> {
     let store = Store::options().open_read_only(dir)?;
     let topics = match only {
+        Some(topic) if !store.topic_names().iter().any(|name| name == topic) => {
+            return Err(Failure::NoTopic(format!("no topic {topic:?} here, only {:?}", store.topic_names())));
+        }
         Some(topic) => vec![topic.to_owned()],
         None => store.topic_names(),
     };
@@ -96,7 +105,7 @@ pub fn dump(dir: &Path, only: Option<&str>, out: &mut impl Write) -> Result<usiz
                 eprintln!("dump: {name}: {error}");
                 unreadable += 1;
             }
-            Err(output) => return Err(output),
+            Err(other) => return Err(other),
         }
     }
     out.flush()?;

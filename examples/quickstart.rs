@@ -314,7 +314,14 @@ fn send_all(
         if let Some(key) = &row.key {
             record = record.key(key.as_ref());
         }
-        producer.send(record)?;
+        if let Err(error) = producer.send(record) {
+            return Err(match error.kind() {
+                ErrorKind::RecordTooLarge { .. } | ErrorKind::InvalidTimestamp { .. } => {
+                    lines.bad(error.to_string(), written.tally.records)
+                }
+                _ => error.into(),
+            });
+        }
         written.tally.count(row.key.as_deref().map(str::as_bytes), row.timestamp_ms, row.text.as_bytes());
         *written.hours.entry(row.timestamp_ms.div_euclid(HOUR_MS)).or_default() += 1;
         progress.show("written", &written.tally);
@@ -574,13 +581,7 @@ impl Lines {
                 return Ok(None);
             }
         }
-        let bad = |why| Failure::Line {
-            name: self.name.clone(),
-            line: self.number,
-            why,
-            stored,
-            place: String::new(),
-        };
+        let bad = |why| self.bad(why, stored);
         let text = std::str::from_utf8(&self.line)
             .map_err(|e| bad(format!("not UTF-8 at byte {} of the line", e.valid_up_to() + 1)))?;
         let Some(columns) = self.columns else {
@@ -591,6 +592,11 @@ impl Lines {
         let timestamp_ms = parse_utc(&time)
             .ok_or_else(|| bad(format!("time_hour {time:?} is not like 2013-02-04T10:00:00Z")))?;
         Ok(Some(Row { text, key, timestamp_ms }))
+    }
+
+    /// That the line read last can not be stored.
+    fn bad(&self, why: String, stored: u64) -> Failure {
+        Failure::Line { name: self.name.clone(), line: self.number, why, stored, place: String::new() }
     }
 
     /// Reads one line, without its end. False at the end of the input.

@@ -174,7 +174,7 @@ pub enum ErrorKind {
         why: String,
     },
     /// The file system is full, or a quota is reached.
-    #[error("no space left for {}: nothing was changed; free space and try again", path.display())]
+    #[error("no space left for {}: nothing was changed; free space, then call again or reopen the store", path.display())]
     Full {
         /// The file that could not grow.
         path: PathBuf,
@@ -200,7 +200,7 @@ pub enum ErrorKind {
         holder: String,
     },
     /// The directory holds something else.
-    #[error("{} is not a log directory: {why}", path.display())]
+    #[error("{:?} is not a log directory: {why}", path.display())]
     NotAStore {
         /// The directory.
         path: PathBuf,

@@ -561,6 +561,35 @@ fn a_wait_that_gave_up_keeps_nothing_of_a_closed_store_alive() {
 }
 
 #[test]
+fn a_hook_that_owns_its_producer_is_let_go_by_a_close_and_told_of_every_batch() {
+    for by_store in [false, true] {
+        let disk = SimDisk::new(1);
+        let store = open(&disk, Maintenance::Manual);
+        let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+        let producer = store.producer().unwrap();
+        let kept = Arc::new(AtomicUsize::new(0));
+        let (own, told) = (producer.clone(), Arc::clone(&kept));
+        producer
+            .on_delivery(move |_| {
+                let _ = &own;
+                told.fetch_add(1, Ordering::SeqCst);
+            })
+            .unwrap();
+        producer.send(Record::to(&topic).value("v")).unwrap();
+        if by_store {
+            drop(producer);
+            store.close().unwrap();
+        } else {
+            producer.close().unwrap();
+            drop(store);
+        }
+        assert_eq!((kept.load(Ordering::SeqCst), Arc::strong_count(&kept)), (1, 1), "by store: {by_store}");
+        drop(topic);
+        open(&disk, Maintenance::Manual).close().unwrap();
+    }
+}
+
+#[test]
 fn what_is_accepted_beside_a_close_is_there_or_refused() {
     for _ in 0..20 {
         let disk = logstead::SimDisk::new(7);

@@ -215,15 +215,12 @@ impl Log {
         }))
     }
 
-    /// Everything to the device, whatever the durability: for `close`.
-    pub(super) fn sync_everything(self: &Arc<Self>) -> Result<()> {
-        if let Some(failure) = self.failure() {
-            return Err(failure.clone());
-        }
-        match self.lead_until(None) {
-            Some(_lead) => self.sync(true),
-            None => Err(ErrorKind::Closed.into()),
-        }
+    /// Everything to the device, whatever the durability: for `close`. No other leader touches a file before the
+    /// answer is dropped.
+    pub(super) fn sync_everything(self: &Arc<Self>) -> Result<Lead<'_>> {
+        let lead = self.lead_until(None).ok_or(ErrorKind::Closed)?;
+        self.sync(true)?;
+        Ok(lead)
     }
 
     /// Syncs closed segments, and the active one if `active_too`, then moves what depends on it. Leader only.

@@ -292,7 +292,7 @@ impl Log {
         };
         let synced = self.sync_everything();
         self.flush.forget_sources();
-        synced?;
+        let _lead = synced?;
         if let Some(file) = &self.committed_file {
             // After a clean stop it is believed before the checkpoint, which has no checksum.
             file.sync_data()?;

@@ -11,6 +11,7 @@
 //! - Rot is reported and stays where it is: no file with committed records is cut, emptied or removed.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
@@ -75,33 +76,7 @@ impl Log {
         hints: OpenHints,
         bells: Arc<Bells>,
     ) -> Result<(Arc<Log>, Vec<RecoveryEvent>)> {
-        let dir: Arc<Path> = context.root.join(format!("{topic}-{partition}")).into();
-        let slot = Committed::read(context.storage.as_ref(), &dir)?.filter(|_| hints.contiguous);
-        let proven = match (hints.recovery_point, slot) {
-            (None, None) => {
-                if hints.clean {
-                    Offset::MAX
-                } else {
-                    0
-                }
-            }
-            // Synced when the log was closed, and with a checksum, which the checkpoint has not.
-            (_, Some(slot)) if hints.clean => slot.end_offset,
-            (point, slot) => point.unwrap_or(0).max(slot.map_or(0, |slot| slot.end_offset)),
-        };
-        let mut opening = Opening {
-            context,
-            topic,
-            partition,
-            dir,
-            config,
-            hints,
-            proven,
-            slot_seen: slot.is_some(),
-            epochs: None,
-            seen_epoch: 0,
-            events: Vec::new(),
-        };
+        let mut opening = Opening::new(context, topic, partition, config, hints)?;
         let (segments, next_offset) = opening.segments()?;
         let log_start = opening.log_start(&segments);
         let leader_epoch = opening.leader_epoch();
@@ -160,7 +135,38 @@ fn committed_file(context: &Context, dir: &Path) -> Result<Arc<dyn File>> {
     }
 }
 
-impl Opening<'_> {
+impl<'c> Opening<'c> {
+    /// Finds out what is proven to be synced.
+    fn new(
+        context: &'c Context,
+        topic: &'c TopicName,
+        partition: i32,
+        config: &'c TopicConfig,
+        hints: OpenHints,
+    ) -> Result<Self> {
+        let dir: Arc<Path> = context.root.join(format!("{topic}-{partition}")).into();
+        let slot = Committed::read(context.storage.as_ref(), &dir)?.filter(|_| hints.contiguous);
+        let proven = match (hints.recovery_point, slot) {
+            (None, None) if hints.clean => Offset::MAX,
+            // Synced when the log was closed, and with a checksum, which the checkpoint has not.
+            (_, Some(slot)) if hints.clean => slot.end_offset,
+            (point, slot) => point.unwrap_or(0).max(slot.map_or(0, |slot| slot.end_offset)),
+        };
+        Ok(Opening {
+            context,
+            topic,
+            partition,
+            dir,
+            config,
+            hints,
+            proven,
+            slot_seen: slot.is_some(),
+            epochs: None,
+            seen_epoch: 0,
+            events: Vec::new(),
+        })
+    }
+
     /// All segments, the last one active, and the offset that comes next.
     fn segments(&mut self) -> Result<(Vec<Arc<Segment>>, Offset)> {
         self.epochs = read_epochs(self.context.storage.as_ref(), &self.dir.join(LEADER_EPOCHS))
@@ -195,7 +201,7 @@ impl Opening<'_> {
             }
             let is_last = i == last || walked.cut;
             if walked.cut {
-                self.set_aside_later(found.get(i + 1..).unwrap_or_default())?;
+                self.set_aside_all(found.get(i + 1..).unwrap_or_default())?;
             }
             if is_last && !walked.rotten {
                 break;
@@ -217,10 +223,10 @@ impl Opening<'_> {
         next_offset: Offset,
     ) -> Result<(Vec<Arc<Segment>>, Offset)> {
         if let Some(start) = self.hints.log_start.filter(|start| next_offset < *start) {
-            if !self.hints.contiguous || start <= self.proven {
+            if !self.hints.contiguous {
                 return self.all_below_start(&segments, start);
             }
-            // Nothing was ever deleted above what is committed: the checkpoint is wrong, not the log.
+            // Nothing is deleted above what is there: the checkpoint, which has no checksum, is wrong.
             self.hints.log_start = None;
         }
         let missing = self.hints.contiguous && next_offset < self.proven && self.proven != Offset::MAX;
@@ -346,6 +352,7 @@ impl Opening<'_> {
             }
             let (position, why) = match scan.next(true)? {
                 Step::End => return Ok(Walked { end: len, next_offset: expected, rotten, cut: false }),
+                Step::Bad { position, why } => (position, why),
                 Step::Batch { position, header } => {
                     match self.check_place(segment, &header, expected, next_base, after_gap) {
                         Ok(()) => {
@@ -361,29 +368,42 @@ impl Opening<'_> {
                         }
                     }
                 }
-                Step::Bad { position, why } => (position, why),
             };
-            let mut valid = valid_behind(segment, position, len)?;
-            if behind > 0 {
-                valid = Some(len - position + behind);
+            if self.cut_or_report(segment, expected, position..len, behind, why)? {
+                return Ok(Walked { end: position, next_offset: expected, rotten, cut: true });
             }
-            match judge(expected, self.proven, valid, self.window()) {
-                Verdict::Rot => {
-                    rotten = true;
-                    segment.note_damage();
-                    let why = why.to_string();
-                    self.events.push(RecoveryEvent::Rot { file: segment.path(), position, why });
-                    if scan.resync()?.is_none() {
-                        return Ok(Walked { end: len, next_offset: expected, rotten, cut: false });
-                    }
-                    after_gap = true;
-                }
-                Verdict::Residue => {
-                    self.cut_tail(segment, position, len, why, valid.is_some())?;
-                    return Ok(Walked { end: position, next_offset: expected, rotten, cut: true });
-                }
+            rotten = true;
+            if scan.resync()?.is_none() {
+                return Ok(Walked { end: len, next_offset: expected, rotten, cut: false });
+            }
+            after_gap = true;
+        }
+    }
+
+    /// Cuts a segment at its first bad byte, if a crash left that (`true`), or reports it as rot. `bad`: from there to
+    /// the segment's end; `behind`: the bytes in later segments.
+    fn cut_or_report(
+        &mut self,
+        segment: &Segment,
+        expected: Offset,
+        bad: Range<u64>,
+        behind: u64,
+        why: Invalid,
+    ) -> Result<bool> {
+        let valid = match behind {
+            0 => valid_behind(segment, bad.start, bad.end)?,
+            behind => Some(bad.end - bad.start + behind),
+        };
+        match judge(expected, self.proven, valid, self.window()) {
+            Verdict::Residue => self.cut_tail(segment, bad.start, bad.end, why, valid.is_some())?,
+            Verdict::Rot => {
+                segment.note_damage();
+                let (file, why) = (segment.path(), why.to_string());
+                self.events.push(RecoveryEvent::Rot { file, position: bad.start, why });
+                return Ok(false);
             }
         }
+        Ok(true)
     }
 
     /// Whether the log ends with this segment, since the next one does not follow on it: a crash lost what lay between,
@@ -493,8 +513,8 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Takes segments behind a cut out of the log.
-    fn set_aside_later(&mut self, later: &[(Offset, u64)]) -> Result<()> {
+    /// Takes segments out of the log.
+    fn set_aside_all(&mut self, later: &[(Offset, u64)]) -> Result<()> {
         if later.is_empty() || self.context.read_only {
             return Ok(());
         }
@@ -542,14 +562,8 @@ impl Opening<'_> {
         segments: &[Arc<Segment>],
         start: Offset,
     ) -> Result<(Vec<Arc<Segment>>, Offset)> {
-        if !self.context.read_only {
-            for segment in segments {
-                self.context.storage.remove_file(&segment.path())?;
-                self.remove_indexes(segment.base())?;
-            }
-            self.context.storage.sync_dir(&self.dir)?;
-            self.events.push(RecoveryEvent::BelowStartRemoved { log_start: start });
-        }
+        let all: Vec<_> = segments.iter().map(|segment| (segment.base(), segment.written())).collect();
+        self.set_aside_all(&all)?;
         self.fresh(start)
     }
 

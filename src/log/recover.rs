@@ -25,7 +25,8 @@ pub enum RecoveryEvent {
         /// Where they were put, when there was a whole batch among them.
         quarantine: Option<PathBuf>,
     },
-    /// A segment behind the cut was set aside: its records do not follow on what is left.
+    /// A segment was set aside: it lay behind a cut, where its records do not follow on what is left, or the log ended
+    /// below the start that a broker's checkpoint gives it.
     SegmentSetAside {
         /// The segment.
         file: PathBuf,
@@ -40,11 +41,6 @@ pub enum RecoveryEvent {
         position: u64,
         /// What is wrong there.
         why: String,
-    },
-    /// Segments ended below the log's start and were removed.
-    BelowStartRemoved {
-        /// The log's start.
-        log_start: Offset,
     },
     /// A left-over that only an interrupted operation makes was removed.
     LeftoverRemoved {
@@ -77,9 +73,6 @@ impl fmt::Display for RecoveryEvent {
                     "committed bytes are damaged at {position} of {} ({why}); nothing was cut",
                     file.display()
                 )
-            }
-            RecoveryEvent::BelowStartRemoved { log_start } => {
-                write!(f, "removed segments that ended below the log's start {log_start}")
             }
             RecoveryEvent::LeftoverRemoved { file } => write!(f, "removed left-over {}", file.display()),
             RecoveryEvent::Damaged { why } => write!(f, "damaged: {why}"),

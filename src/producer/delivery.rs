@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::hook::Hook;
 use super::lane::Lane;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Completion, Log, callback};
@@ -39,6 +40,7 @@ struct Placed {
 #[derive(Debug)]
 pub(super) struct BatchCell {
     pub(super) lane: Arc<Lane>,
+    pub(super) hook: Hook,
     /// Empty until the batch is appended, or can not be.
     fate: OnceLock<Result<Placed>>,
     base_timestamp: i64,
@@ -50,9 +52,9 @@ pub(super) struct BatchCell {
 const FAR: i32 = i32::MIN;
 
 impl BatchCell {
-    pub(super) fn new(lane: &Arc<Lane>, base_timestamp: i64) -> Self {
+    pub(super) fn new(lane: &Arc<Lane>, hook: Hook, base_timestamp: i64) -> Self {
         let (fate, far_timestamps) = (OnceLock::new(), Mutex::default());
-        BatchCell { lane: Arc::clone(lane), fate, base_timestamp, far_timestamps }
+        BatchCell { lane: Arc::clone(lane), hook, fate, base_timestamp, far_timestamps }
     }
 
     #[inline]
@@ -90,7 +92,7 @@ impl BatchCell {
 
 impl Completion for BatchCell {
     fn complete(&self, outcome: Result<Durability>) {
-        self.lane.hook().call(&outcome.map(|durability| self.receipt(durability)));
+        self.hook.call(&outcome.map(|durability| self.receipt(durability)));
     }
 }
 

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::appended::Appended;
 use super::delivery::{BatchCell, Delivery};
-use super::hook::Hook;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Completion, Log, PendingBatches};
 use crate::record::{BatchBuilder, Header, Sealed};
@@ -43,9 +43,7 @@ struct State {
     open_wanted: bool,
     /// Listed among the lanes whose batches linger.
     listed: bool,
-    /// One behind the last record that was appended from here, and the log that took it: a recovery puts another in
-    /// its place, whose offsets say nothing about it.
-    appended: Option<(Arc<Log>, Offset)>,
+    appended: Appended,
     /// The first error since the last flush.
     failure: Option<Error>,
     scratch: Vec<u8>,
@@ -57,13 +55,6 @@ struct OpenBatch {
     cell: Arc<BatchCell>,
     reserved_bytes: usize,
     due: Duration,
-}
-
-/// What became of batches that were taken out of the lane.
-struct Appended {
-    /// One behind the last record, and the log that took it.
-    end: Option<(Arc<Log>, Offset)>,
-    failure: Option<Error>,
 }
 
 /// A record, taken apart, with what was computed of it on the way.
@@ -102,10 +93,6 @@ impl Lane {
 
     pub(super) fn delivery_timeout(&self) -> Duration {
         Duration::from_millis(self.shared.config.delivery_timeout_ms)
-    }
-
-    pub(super) fn hook(&self) -> &Hook {
-        &self.shared.hook
     }
 
     pub(super) fn log(&self) -> Result<Arc<Log>> {
@@ -179,6 +166,8 @@ impl Lane {
         let reserved_bytes = self.batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
         state.queue_open();
         drop(state);
+        // Before it is asked whether the producer is closed: then the hook is forgotten.
+        let hook = self.shared.hook.get();
         // With the lane unlocked: the first use of a partition opens it, which may take a recovery.
         if let Some(failure) = self.log()?.failure() {
             return Err(failure.clone());
@@ -209,7 +198,7 @@ impl Lane {
         }
         let now = self.shared.clock.monotonic();
         let builder = self.shared.builder(self.batch_size);
-        let cell = Arc::new(BatchCell::new(self, record.timestamp));
+        let cell = Arc::new(BatchCell::new(self, hook, record.timestamp));
         let due = now + Duration::from_millis(self.shared.config.linger_ms);
         state.open = Some(OpenBatch { builder, cell, reserved_bytes, due });
         if !std::mem::replace(&mut state.listed, true) {
@@ -258,20 +247,16 @@ impl Lane {
             }
             let mut scratch = std::mem::take(&mut state.scratch);
             drop(state);
-            let Appended { end, failure } = self.append(&mut batches, &mut scratch);
+            let (end, failure) = self.append(&mut batches, &mut scratch);
             state = self.state.lock();
             state.scratch = scratch;
+            let mut lost = None;
             if let Some((log, end)) = end {
-                let before = state.appended.replace((Arc::clone(&log), end));
-                if let Some((old, end)) = before.filter(|(old, _)| !Arc::ptr_eq(old, &log))
-                    && old.high_watermark() < end
-                    && state.failure.is_none()
-                {
-                    state.failure = old.failure().cloned();
-                }
+                lost = state.appended.leave_all_but(&log).err();
+                state.appended.note(log, end);
             }
             if state.failure.is_none() {
-                state.failure = failure;
+                state.failure = lost.or(failure);
             }
         }
         state.draining = false;
@@ -279,8 +264,13 @@ impl Lane {
         self.drained.notify_all();
     }
 
-    /// Seals and appends batches in order, and tells their deliveries.
-    fn append(&self, batches: &mut VecDeque<OpenBatch>, scratch: &mut Vec<u8>) -> Appended {
+    /// Seals and appends batches in order, and tells their deliveries. Which log took them and where the last one ends,
+    /// and the first error.
+    fn append(
+        &self,
+        batches: &mut VecDeque<OpenBatch>,
+        scratch: &mut Vec<u8>,
+    ) -> (Option<(Arc<Log>, Offset)>, Option<Error>) {
         let config = &self.shared.config;
         let (codec, level) = self.topic.config.codec(config.compression, config.compression_level);
         let mut failure = None;
@@ -333,18 +323,18 @@ impl Lane {
         for batch in sealed {
             self.shared.recycle(batch.into_buffer());
         }
-        Appended { end: appended, failure }
+        (appended, failure)
     }
 
     fn fail(&self, cell: &Arc<BatchCell>, error: Error, failure: &mut Option<Error>) {
         cell.fail(&error);
         failure.get_or_insert_with(|| error.clone());
-        self.hook().call(&Err(error));
+        cell.hook.call(&Err(error));
     }
 
     /// Has the hook called when the batch is delivered, as `acks` defines it.
     fn tell(&self, log: &Log, cell: &Arc<BatchCell>, end: Offset) {
-        if !self.hook().is_set() {
+        if !cell.hook.is_set() {
             return;
         }
         match self.acks() {
@@ -379,16 +369,16 @@ impl Lane {
         }
         let (appended, failure) = {
             let mut state = self.state.lock();
-            (state.appended.clone(), state.failure.take())
+            (state.appended.last(), state.failure.take())
         };
         if let Some(failure) = failure {
             return Err(failure);
         }
         let Some((log, end)) = appended else { return Ok(true) };
         let result = log.wait_committed(end, deadline);
-        if result.is_err() && self.log().is_ok_and(|now| !Arc::ptr_eq(&now, &log)) {
-            // Said once; from now on the log that took its place counts.
-            self.state.lock().appended.take_if(|(old, _)| Arc::ptr_eq(old, &log));
+        if let (Err(_), Ok(now)) = (&result, self.log()) {
+            // What it could say was just said.
+            let _ = self.state.lock().appended.leave_all_but(&now);
         }
         result
     }

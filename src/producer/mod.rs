@@ -2,6 +2,7 @@
 //!
 //! `send` → the lane of the partition (encode into its open batch) → seal → `log` append → [`Delivery`].
 
+mod appended;
 mod delivery;
 mod hook;
 mod lane;
@@ -24,7 +25,7 @@ use crate::topic::partitioner::{Sticky, partition_of};
 use crate::topic::{BatchReceipt, Record, To, TopicInner, Topics};
 
 pub use delivery::{Delivery, Receipt};
-use hook::Hook;
+use hook::HookSlot;
 use lane::{Incoming, Lane};
 use table::Table;
 pub use writer::Writer;
@@ -41,7 +42,7 @@ pub(crate) struct Shared {
     lingering: Mutex<Vec<Arc<Lane>>>,
     room: Mutex<()>,
     freed: Condvar,
-    hook: Hook,
+    hook: HookSlot,
     /// Full batches of a lane wait for each other up to this, to go out with one write.
     gather_bytes: usize,
     /// Every lane there is, for whoever closes.
@@ -119,7 +120,7 @@ impl Producer {
             lingering: Mutex::default(),
             room: Mutex::new(()),
             freed: Condvar::new(),
-            hook: Hook::default(),
+            hook: HookSlot::default(),
             gather_bytes,
             lanes: Mutex::default(),
             spare: Mutex::default(),
@@ -168,16 +169,21 @@ impl Producer {
         deliveries.into_iter().map(Delivery::wait).collect()
     }
 
-    /// Has `hook` called once for every batch: with its offsets when it is delivered, as `acks` defines it, else with
-    /// the error.
+    /// Has `hook` called once for every batch that is begun from now on: with its offsets when it is delivered, as `acks`
+    /// defines it, else with the error.
     ///
     /// It is called by whichever thread completed the batch, with no lock held, in order within a partition. It must
     /// not block: others may wait for that thread. It may send; `wait` and `flush` answer
-    /// [`ErrorKind::WouldWaitForItself`] in it. A panic in it is swallowed.
+    /// [`ErrorKind::WouldWaitForItself`] in it. A panic in it is swallowed. It may own a clone of this producer, which
+    /// then lives, and keeps the store open, until somebody calls [`Producer::close`] or
+    /// [`Store::close`](crate::Store::close).
     ///
     /// # Errors
-    /// The producer has a hook already.
+    /// The producer has a hook already; [`ErrorKind::Closed`].
     pub fn on_delivery(&self, hook: impl Fn(&Result<BatchReceipt>) + Send + Sync + 'static) -> Result<()> {
+        if self.0.shared.is_closed() {
+            return Err(ErrorKind::Closed.into());
+        }
         self.0.shared.hook.set(hook)
     }
 
@@ -204,8 +210,7 @@ impl Producer {
     /// # Errors
     /// As [`Producer::flush`].
     pub fn close(self) -> Result<()> {
-        self.0.shared.close();
-        self.flush()
+        self.close_until(None)
     }
 
     /// As [`Producer::close`], but waits no longer than `timeout`.
@@ -213,8 +218,14 @@ impl Producer {
     /// # Errors
     /// As [`Producer::flush`]; [`ErrorKind::TimedOut`]: what is still on its way goes on.
     pub fn close_timeout(self, timeout: Duration) -> Result<()> {
+        self.close_until(Instant::now().checked_add(timeout))
+    }
+
+    fn close_until(self, deadline: Option<Instant>) -> Result<()> {
         self.0.shared.close();
-        self.flush_until(Instant::now().checked_add(timeout))
+        let flushed = self.flush_until(deadline);
+        self.0.shared.hook.forget();
+        flushed
     }
 }
 
@@ -367,7 +378,7 @@ impl Shared {
     }
 
     /// Appends everything that was sent.
-    pub(crate) fn drain_everything(&self) {
+    fn drain_everything(&self) {
         let lanes: Vec<_> = self.lanes.lock().iter().filter_map(Weak::upgrade).collect();
         for lane in lanes {
             lane.drain_all(None);
@@ -375,8 +386,15 @@ impl Shared {
         self.lingering.lock().clear();
     }
 
+    /// Appends everything that was sent, takes no more, and lets go of what the user gave.
+    pub(crate) fn shut(&self) {
+        self.close();
+        self.drain_everything();
+        self.hook.forget();
+    }
+
     /// Takes no more records.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
 

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use super::appended::Appended;
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::GATHER_BYTES;
-use crate::log::Log;
 use crate::record::{BatchBuilder, Sealed};
 use crate::sync::Arc;
 use crate::time::Clock;
@@ -44,8 +44,7 @@ pub struct Writer {
     /// Buffers to go on with.
     spare: Vec<Vec<u8>>,
     end: Offset,
-    /// Where the last batch was appended; after a recovery the partition has another log.
-    log: Option<Arc<Log>>,
+    appended: Appended,
 }
 
 impl Partition {
@@ -66,7 +65,7 @@ impl Partition {
             sealed_bytes: 0,
             spare: Vec::new(),
             end,
-            log: None,
+            appended: Appended::default(),
             config,
         })
     }
@@ -104,8 +103,8 @@ impl Writer {
     pub fn flush(&mut self) -> Result<Offset> {
         self.seal()?;
         self.append()?;
-        if let (Acks::All, Some(log)) = (self.config.acks, &self.log) {
-            log.wait_committed(self.end, None)?;
+        if let (Acks::All, Some((log, end))) = (self.config.acks, self.appended.last()) {
+            log.wait_committed(end, None)?;
         }
         Ok(self.end)
     }
@@ -137,7 +136,7 @@ impl Writer {
     fn append(&mut self) -> Result<()> {
         while !self.sealed.is_empty() {
             let log = self.partition.log()?;
-            self.leave_log_before(&log)?;
+            self.appended.leave_all_but(&log)?;
             let count = match log.append(&mut self.sealed, None) {
                 Err(error) if matches!(error.kind(), ErrorKind::RecordTooLarge { .. }) => {
                     // It will never be taken: kept, it would keep all behind it.
@@ -152,20 +151,10 @@ impl Writer {
                 self.sealed_bytes -= appended.bytes().len();
                 self.spare.push(appended.into_buffer());
             }
-            let log = self.log.insert(log);
+            self.appended.note(Arc::clone(&log), self.end);
             log.bound_unsynced()?;
         }
         Ok(())
-    }
-
-    /// A recovery put `now` in the place of the log that took the last batch: what that one did not commit may be lost,
-    /// which is said once.
-    fn leave_log_before(&mut self, now: &Arc<Log>) -> Result<()> {
-        let before = self.log.take_if(|before| !Arc::ptr_eq(before, now));
-        match before.filter(|before| before.high_watermark() < self.end) {
-            Some(before) => before.failure().map_or(Ok(()), |failure| Err(failure.clone())),
-            None => Ok(()),
-        }
     }
 }
 

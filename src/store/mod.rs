@@ -153,6 +153,10 @@ impl Store {
     }
 
     fn open_with(options: StoreOptions, dir: &Path, read_only: bool) -> Result<Store> {
+        if dir.as_os_str().is_empty() {
+            let why = "the path is empty; \".\" is the current directory".to_owned();
+            return Err(ErrorKind::NotAStore { path: dir.to_owned(), why }.into());
+        }
         let context = Arc::new(Context {
             storage: options.storage(),
             clock: options.shared_clock(),
@@ -407,8 +411,7 @@ impl Shared {
             return self.topics.close();
         }
         for producer in self.live_producers() {
-            producer.close();
-            producer.drain_everything();
+            producer.shut();
         }
         // A topic that is being made is made, and closed with the others; none is begun from now on.
         drop(self.catalog.lock());

@@ -1,0 +1,31 @@
+//! Which log took a producer's last batch of a partition: a recovery puts another in its place, whose offsets say
+//! nothing about what the first one took.
+
+use crate::error::Result;
+use crate::log::Log;
+use crate::sync::Arc;
+use crate::types::Offset;
+
+/// The log that took the last batch, and one behind that batch.
+#[derive(Debug, Default)]
+pub(super) struct Appended(Option<(Arc<Log>, Offset)>);
+
+impl Appended {
+    pub(super) fn note(&mut self, log: Arc<Log>, end: Offset) {
+        self.0 = Some((log, end));
+    }
+
+    pub(super) fn last(&self) -> Option<(Arc<Log>, Offset)> {
+        self.0.clone()
+    }
+
+    /// Forgets the last batch when another log than `now` took it. What that one did not commit may be lost, which is
+    /// said once.
+    pub(super) fn leave_all_but(&mut self, now: &Arc<Log>) -> Result<()> {
+        let before = self.0.take_if(|(log, _)| !Arc::ptr_eq(log, now));
+        match before.filter(|(log, end)| log.high_watermark() < *end) {
+            Some((log, _)) => log.failure().map_or(Ok(()), |failure| Err(failure.clone())),
+            None => Ok(()),
+        }
+    }
+}
