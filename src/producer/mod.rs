@@ -169,8 +169,8 @@ impl Producer {
         deliveries.into_iter().map(Delivery::wait).collect()
     }
 
-    /// Has `hook` called once for every batch that is begun from now on: with its offsets when it is delivered, as `acks`
-    /// defines it, else with the error.
+    /// Has `hook` called once for every batch that is begun from now on: with its offsets when it is delivered, as
+    /// `acks` defines it, else with the error.
     ///
     /// It is called by whichever thread completed the batch, with no lock held, in order within a partition. It must
     /// not block: others may wait for that thread. It may send; `wait` and `flush` answer
