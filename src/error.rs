@@ -27,6 +27,12 @@ pub enum ErrorKind {
         /// The name asked for.
         topic: String,
     },
+    /// The topic was deleted; one of the same name that was made since is another.
+    #[error("topic {topic:?} was deleted: ask Store::topic for the one that has the name now")]
+    TopicDeleted {
+        /// Its name.
+        topic: String,
+    },
     /// A topic of that name exists already.
     #[error("topic {topic:?} exists already: open it with Store::topic")]
     TopicExists {

@@ -3,6 +3,8 @@
 //! With `--cfg logstead_shuttle` they are those of shuttle, which runs a test under many schedules and reports those
 //! that end in a deadlock: see `src/store/schedules.rs`.
 
+use crate::error::{Error, Result};
+
 pub(crate) use std::sync::{Arc, Weak};
 
 #[cfg(not(logstead_shuttle))]
@@ -16,6 +18,39 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, 
 pub(crate) use checked::{Condvar, Mutex, MutexGuard, OnceLock, RwLock};
 #[cfg(logstead_shuttle)]
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Calls `f` for every item, on up to `threads` threads of which the caller's is one; whatever fails, all are done. The
+/// first error in the order of the items.
+pub(crate) fn in_parallel<T: Sync>(
+    threads: usize,
+    items: &[T],
+    f: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return };
+            if let Err(error) = f(item) {
+                let mut failed = failed.lock();
+                if failed.as_ref().is_none_or(|(first, _)| at < *first) {
+                    *failed = Some((at, error));
+                }
+            }
+        }
+    };
+    let helpers = if cfg!(logstead_shuttle) { 0 } else { threads.min(items.len()).saturating_sub(1) };
+    std::thread::scope(|scope| {
+        for _ in 0..helpers {
+            // Without one the others do its share.
+            let _ = std::thread::Builder::new().name("logstead-flush".to_owned()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let failed = failed.lock().take();
+    failed.map_or(Ok(()), |(_, error)| Err(error))
+}
 
 /// parking_lot's interface over shuttle's locks, as far as it is used here.
 #[cfg(logstead_shuttle)]

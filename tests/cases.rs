@@ -232,7 +232,6 @@ fn g27_names_that_are_no_partition_are_left_alone() {
         "t-x/00000000000000000000.log",
         "t-01/00000000000000000000.log",
         "t-99999999999/00000000000000000000.log",
-        "t-0.5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a-delete/00000000000000000000.log",
         "t-1.5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a-stray/00000000000000000000.log",
         "remote-log-index-cache/x",
         "notes.txt",

@@ -67,7 +67,7 @@ fn compression_name(compression: Option<Compression>) -> String {
 }
 
 impl TopicConfig {
-    /// `num.partitions`: how many partitions, 1 to 10,000. Default 1. It can not change later.
+    /// `num.partitions`: how many partitions, 1 to 10,000. Default 1. Can be raised later.
     #[must_use]
     pub fn partitions(mut self, partitions: u32) -> Self {
         self.partitions = partitions;
@@ -220,11 +220,22 @@ impl TopicConfig {
         self
     }
 
-    /// Whether the record at `index` of a call may carry this timestamp; -1 always may.
-    pub(crate) fn takes_timestamp(&self, timestamp: i64, now: impl FnOnce() -> i64) -> bool {
+    pub(crate) fn limits_timestamps(&self) -> bool {
         let unlimited =
             self.timestamp_before_max_ms == NO_LIMIT_MS && self.timestamp_after_max_ms == NO_LIMIT_MS;
-        if unlimited || timestamp < 0 || self.timestamp_type == TimestampType::LogAppendTime {
+        !unlimited && self.timestamp_type == TimestampType::CreateTime
+    }
+
+    /// How much can lie behind the last sync when a crash comes: twice the bound (one window in the sync, one behind
+    /// it), and the batches that crossed it. `None`: no bound.
+    pub(crate) fn unsynced_window(&self) -> Option<u64> {
+        let batches = 2 * self.max_message_bytes as u64;
+        (self.durability == Durability::Disk).then_some(2 * self.flush_bytes + batches)
+    }
+
+    /// Whether the record at `index` of a call may carry this timestamp; -1 always may.
+    pub(crate) fn takes_timestamp(&self, timestamp: i64, now: impl FnOnce() -> i64) -> bool {
+        if timestamp < 0 || !self.limits_timestamps() {
             return true;
         }
         let ahead = i128::from(timestamp) - i128::from(now());

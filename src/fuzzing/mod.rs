@@ -5,7 +5,7 @@ mod directory;
 use std::path::Path;
 
 use crate::limits::{BATCH_HEADER_BYTES, DECOMPRESS_BUDGET_BYTES};
-use crate::log::checkpoint::{read_epochs, read_offsets, write_epochs, write_offsets};
+use crate::log::checkpoint::{epochs_text, read_epochs, read_offsets, write_offsets};
 use crate::log::committed::Committed;
 use crate::record::{self, BatchHeader, Compression, RecordIter};
 use crate::segment::{name::SegmentFile, offset_index, time_index};
@@ -139,7 +139,7 @@ pub fn checkpoint(data: &[u8]) {
         1 => {
             plant(&path, content);
             if let Ok(epochs) = read_epochs(&disk, &path) {
-                write_epochs(&disk, &path, &epochs).expect("written");
+                crate::storage::replace(&disk, &path, epochs_text(&epochs).as_bytes()).expect("written");
                 assert_eq!(read_epochs(&disk, &path).expect("our own"), epochs);
             }
         }

@@ -2,6 +2,7 @@
 
 use super::roll::{RollCheck, should_roll};
 use super::{Log, Tail, callback};
+use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
 use crate::record::{Sealed, TimestampType};
 use crate::segment::Segment;
@@ -16,9 +17,10 @@ impl Log {
         batches: &mut [Sealed],
         expected_end: Option<Offset>,
     ) -> Result<usize> {
-        let fitting = self.fitting(batches)?;
+        let config = self.config();
+        let fitting = fitting(&config, batches)?;
         let batches = batches.get_mut(..fitting).unwrap_or_default();
-        if self.config.timestamp_type == TimestampType::LogAppendTime {
+        if config.timestamp_type == TimestampType::LogAppendTime {
             // A checksum: before the lock.
             batches.iter_mut().for_each(|batch| batch.stamp_append_time(self.context.clock.now_ms()));
         }
@@ -29,7 +31,7 @@ impl Log {
             self.run_completions();
         }
         let count = written?;
-        match self.config.durability {
+        match config.durability {
             Durability::PageCache => {
                 self.bells.ring();
                 if self.flush.has_sealed() {
@@ -43,32 +45,6 @@ impl Log {
             }
         }
         Ok(count)
-    }
-
-    /// How many batches stand in front of the first that is too large; an error if it is the first of all.
-    fn fitting(&self, batches: &[Sealed]) -> Result<usize> {
-        for (i, batch) in batches.iter().enumerate() {
-            match self.check_size(batch.bytes().len()) {
-                Err(error) if i == 0 => return Err(error),
-                Err(_) => return Ok(i),
-                Ok(()) => {}
-            }
-        }
-        Ok(batches.len())
-    }
-
-    fn check_size(&self, bytes: usize) -> Result<()> {
-        let too_large = |limit, setting| Err(ErrorKind::RecordTooLarge { bytes, limit, setting }.into());
-        if bytes > self.config.max_message_bytes {
-            return too_large(self.config.max_message_bytes, "max.message.bytes");
-        }
-        if bytes as u64 > self.config.segment_bytes {
-            return too_large(
-                usize::try_from(self.config.segment_bytes).unwrap_or(usize::MAX),
-                "segment.bytes",
-            );
-        }
-        Ok(())
     }
 
     /// A directory of others can end anywhere: no offset may pass the last one there is.
@@ -96,8 +72,10 @@ impl Log {
             {
                 return Err(ErrorKind::OffsetMismatch { expected, actual: tail.next_offset }.into());
             }
-            let full =
-                batches.first().is_some_and(|batch| self.is_full_for(&tail, &[], tail.next_offset, batch));
+            let config = self.config();
+            let full = batches
+                .first()
+                .is_some_and(|batch| self.is_full_for(&config, &tail, &[], tail.next_offset, batch));
             if !full {
                 return Ok(tail);
             }
@@ -105,12 +83,12 @@ impl Log {
             let base = tail.next_offset;
             let old = Arc::clone(&tail.active);
             drop(tail);
-            let rolled = self.roll(&old, base);
+            let rolled = self.roll(&config, &old, base);
             tail = self.tail.lock();
             tail.rolling = false;
             if let Ok(new) = &rolled {
                 tail.active = Arc::clone(new);
-                tail.segment_ms = self.jittered_segment_ms();
+                tail.segment_ms = self.jittered_segment_ms(&config);
             }
             self.rolled.notify_all();
             rolled?;
@@ -118,7 +96,14 @@ impl Log {
     }
 
     /// Whether the active segment, with the `pending` batches behind it, must not take this batch.
-    fn is_full_for(&self, tail: &Tail, pending: &[Sealed], next: Offset, batch: &Sealed) -> bool {
+    fn is_full_for(
+        &self,
+        config: &TopicConfig,
+        tail: &Tail,
+        pending: &[Sealed],
+        next: Offset,
+        batch: &Sealed,
+    ) -> bool {
         let fill = tail.active.fill();
         let pending_bytes: u64 = pending.iter().map(|batch| batch.bytes().len() as u64).sum();
         let first_timestamp =
@@ -126,7 +111,7 @@ impl Log {
         should_roll(&RollCheck {
             segment_base: tail.active.base(),
             segment_bytes: tail.active.written() + pending_bytes,
-            segment_bytes_max: self.config.segment_bytes,
+            segment_bytes_max: config.segment_bytes,
             segment_ms: tail.segment_ms,
             created_ms: tail.active.created_ms,
             first_timestamp,
@@ -144,6 +129,8 @@ impl Log {
 
     /// Patches, writes and publishes what goes into the active segment.
     fn write(&self, tail: &mut Tail, batches: &mut [Sealed]) -> Result<usize> {
+        // With the tail locked, so that it does not change before this is published.
+        let config = self.config();
         let mut next = tail.next_offset;
         let mut bytes = 0;
         let mut count = 0;
@@ -151,7 +138,7 @@ impl Log {
             .split_at_mut_checked(count)
             .and_then(|(pending, rest)| Some((&*pending, rest.first_mut()?)))
         {
-            if count > 0 && self.is_full_for(tail, pending, next, batch) {
+            if count > 0 && self.is_full_for(&config, tail, pending, next, batch) {
                 break;
             }
             batch.place(next, self.leader_epoch);
@@ -169,7 +156,7 @@ impl Log {
         tail.active.publish(position, group.iter().map(Sealed::header));
         tail.next_offset = next;
         self.log_end.store(next, Ordering::SeqCst);
-        match self.config.durability {
+        match config.durability {
             Durability::PageCache => {
                 tail.active.show(position + bytes);
                 self.high_watermark.store(next, Ordering::SeqCst);
@@ -182,14 +169,14 @@ impl Log {
     }
 
     /// Closes the active segment and makes the next, outside the tail's lock: `rolling` keeps others away.
-    fn roll(&self, old: &Arc<Segment>, base: Offset) -> Result<Arc<Segment>> {
+    fn roll(&self, config: &TopicConfig, old: &Arc<Segment>, base: Offset) -> Result<Arc<Segment>> {
         let mut segments = self.segments.read().clone();
         let now = self.context.clock.now_ms();
         let new = Segment::create(
             &self.context.storage,
             &self.dir,
             base,
-            Self::segment_config(&self.config, self.contiguous),
+            Self::segment_config(config, self.contiguous),
             now,
         )?;
         let new = Arc::new(new);
@@ -205,22 +192,22 @@ impl Log {
         Ok(new)
     }
 
-    pub(super) fn jittered_segment_ms(&self) -> u64 {
-        let jitter = self.config.segment_jitter_ms.min(self.config.segment_ms);
+    pub(super) fn jittered_segment_ms(&self, config: &TopicConfig) -> u64 {
+        let jitter = config.segment_jitter_ms.min(config.segment_ms);
         if jitter == 0 {
-            return self.config.segment_ms;
+            return config.segment_ms;
         }
         let mut bytes = [0; 8];
         // No luck with the random source: no jitter is a good value too.
         let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-        self.config.segment_ms - u64::from_ne_bytes(bytes) % jitter
+        config.segment_ms - u64::from_ne_bytes(bytes) % jitter
     }
 
     /// Keeps the bound on unsynced bytes: whoever crossed it syncs, or waits for who does. For those who appended,
     /// and never for a leader.
     pub(crate) fn bound_unsynced(self: &Arc<Self>) -> Result<()> {
         // Whoever appends from inside a hook must not wait for a sync: the next one will.
-        if self.unsynced_bytes.load(Ordering::Relaxed) > self.config.flush_bytes && !callback::is_inside() {
+        if self.unsynced_bytes.load(Ordering::Relaxed) > self.config().flush_bytes && !callback::is_inside() {
             self.wait_committed(self.log_end(), None)?;
         }
         Ok(())
@@ -233,4 +220,27 @@ impl Log {
         }
         self.context.unsynced.list(self);
     }
+}
+
+/// How many batches stand in front of the first that is too large; an error if it is the first of all.
+fn fitting(config: &TopicConfig, batches: &[Sealed]) -> Result<usize> {
+    for (i, batch) in batches.iter().enumerate() {
+        match check_size(config, batch.bytes().len()) {
+            Err(error) if i == 0 => return Err(error),
+            Err(_) => return Ok(i),
+            Ok(()) => {}
+        }
+    }
+    Ok(batches.len())
+}
+
+fn check_size(config: &TopicConfig, bytes: usize) -> Result<()> {
+    let too_large = |limit, setting| Err(ErrorKind::RecordTooLarge { bytes, limit, setting }.into());
+    if bytes > config.max_message_bytes {
+        return too_large(config.max_message_bytes, "max.message.bytes");
+    }
+    if bytes as u64 > config.segment_bytes {
+        return too_large(usize::try_from(config.segment_bytes).unwrap_or(usize::MAX), "segment.bytes");
+    }
+    Ok(())
 }

@@ -41,7 +41,7 @@ pub(crate) fn read_offsets(storage: &dyn Storage, path: &Path) -> Result<Offsets
 
 pub(crate) fn write_offsets(storage: &dyn Storage, path: &Path, offsets: &Offsets) -> Result<()> {
     let lines = offsets.iter().map(|((topic, partition), offset)| format!("{topic} {partition} {offset}"));
-    write_lines(storage, path, lines)
+    replace(storage, path, text_of(lines).as_bytes())
 }
 
 /// Reads `epoch start-offset` lines, both rising.
@@ -64,8 +64,9 @@ pub(crate) fn read_epochs(storage: &dyn Storage, path: &Path) -> Result<Vec<(i32
     Ok(epochs)
 }
 
-pub(crate) fn write_epochs(storage: &dyn Storage, path: &Path, epochs: &[(i32, Offset)]) -> Result<()> {
-    write_lines(storage, path, epochs.iter().map(|(epoch, start)| format!("{epoch} {start}")))
+/// The text of a checkpoint of epochs.
+pub(crate) fn epochs_text(epochs: &[(i32, Offset)]) -> String {
+    text_of(epochs.iter().map(|(epoch, start)| format!("{epoch} {start}")))
 }
 
 fn bad(path: &Path, why: String) -> crate::error::Error {
@@ -90,18 +91,14 @@ fn read_lines(storage: &dyn Storage, path: &Path) -> Result<Vec<String>> {
     Ok(rest)
 }
 
-fn write_lines(
-    storage: &dyn Storage,
-    path: &Path,
-    lines: impl ExactSizeIterator<Item = String>,
-) -> Result<()> {
+fn text_of(lines: impl ExactSizeIterator<Item = String>) -> String {
     let mut text = String::new();
     // Writing to a String can not fail.
     let _ = writeln!(text, "0\n{}", lines.len());
     for line in lines {
         let _ = writeln!(text, "{line}");
     }
-    replace(storage, path, text.as_bytes())
+    text
 }
 
 #[cfg(test)]

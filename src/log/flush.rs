@@ -49,7 +49,7 @@ impl Completions {
     fn next(&mut self, log: &Log) -> Option<(Arc<dyn Completion>, Result<Durability>)> {
         let committed = log.high_watermark() >= self.queue.front()?.0;
         let outcome = match log.failure() {
-            _ if committed => Ok(log.config.durability),
+            _ if committed => Ok(log.durability(self.queue.front()?.0)),
             Some(failure) => Err(failure.clone()),
             None => return None,
         };
@@ -106,7 +106,7 @@ impl Lead<'_> {
         for source in sources {
             source.drain();
         }
-        log.sync(log.config.durability == Durability::Disk)
+        log.sync(log.config().durability == Durability::Disk)
     }
 }
 
@@ -197,7 +197,7 @@ impl Log {
     /// What `flush.ms`, and closed segments of a `PageCache` topic, ask for.
     pub(crate) fn sync_due(self: &Arc<Self>) -> Result<()> {
         match self.try_lead() {
-            Some(lead) if self.config.durability == Durability::Disk => lead.commit(),
+            Some(lead) if self.config().durability == Durability::Disk => lead.commit(),
             Some(_lead) => self.sync(false),
             None => Ok(()),
         }
@@ -209,8 +209,9 @@ impl Log {
         if self.failure().is_some() {
             return None;
         }
-        Some(Duration::from_millis(match self.config.durability {
-            Durability::Disk => since.saturating_add(self.config.flush_ms),
+        let config = self.config();
+        Some(Duration::from_millis(match config.durability {
+            Durability::Disk => since.saturating_add(config.flush_ms),
             Durability::PageCache => since,
         }))
     }
@@ -248,7 +249,8 @@ impl Log {
         }
         let proven = if active_too { end } else { active.base() };
         self.recovery_point.fetch_max(proven, Ordering::AcqRel);
-        if self.config.durability == Durability::Disk {
+        // A topic that became a `Disk` one meanwhile: only what was synced is committed.
+        if active_too && self.config().durability == Durability::Disk {
             for segment in &sealed {
                 segment.show(segment.written());
             }
@@ -262,7 +264,7 @@ impl Log {
 
     /// Leaves word of the committed end beside the segments.
     pub(super) fn note_committed(&self, active: &Segment, position: u64, end_offset: Offset) {
-        let Some(file) = &self.committed_file else { return };
+        let Some(file) = self.committed_file.get() else { return };
         let position = u32::try_from(position).unwrap_or(u32::MAX);
         let slot = Committed { segment_base: active.base(), position, end_offset };
         // Opportunistic: without it recovery looks at more, and loses nothing.

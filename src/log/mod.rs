@@ -10,6 +10,7 @@
 //! - A failed sync poisons the log; it is not retried.
 //! - Lock order: lane (above) → `tail` → segment list → bell. `flush` is never held while one of them is taken.
 
+mod alter;
 mod append;
 mod bell;
 pub(crate) mod callback;
@@ -56,6 +57,8 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) root: PathBuf,
     pub(crate) read_only: bool,
+    /// How many may work together where many partitions are synced, made or recovered at once.
+    pub(crate) threads: usize,
     pub(crate) unsynced: Unsynced,
     pub(crate) wake: Wake,
 }
@@ -141,7 +144,8 @@ pub(crate) struct Log {
     topic: TopicName,
     partition: i32,
     dir: Arc<Path>,
-    config: TopicConfig,
+    /// Changed with the tail locked.
+    config: RwLock<Arc<TopicConfig>>,
     /// Offsets follow one another without gaps: made by this crate and never compacted.
     contiguous: bool,
     leader_epoch: i32,
@@ -157,7 +161,8 @@ pub(crate) struct Log {
     dirty_since_ms: AtomicU64,
     listed: AtomicBool,
     flush: flush::Flush,
-    committed_file: Option<Arc<dyn File>>,
+    /// In a `Disk` topic, where one could be had.
+    committed_file: OnceLock<Arc<dyn File>>,
     failure: OnceLock<Error>,
     closed: AtomicBool,
     transactions: OnceLock<transactions::Transactions>,
@@ -194,8 +199,17 @@ impl Log {
         self.recovery_point.load(Ordering::Acquire)
     }
 
-    pub(crate) fn durability(&self) -> Durability {
-        self.config.durability
+    pub(crate) fn config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&self.config.read())
+    }
+
+    /// What committed records below `end` are safe from. A topic that became a `Disk` one has older records, which are
+    /// committed and wait for their sync.
+    pub(crate) fn durability(&self, end: Offset) -> Durability {
+        match self.config().durability {
+            Durability::Disk if self.recovery_point() >= end => Durability::Disk,
+            _ => Durability::PageCache,
+        }
     }
 
     /// Whether offsets follow one another without gaps.
@@ -270,6 +284,12 @@ impl Log {
         if self.closed.load(Ordering::Acquire) { Err(ErrorKind::Closed.into()) } else { Ok(()) }
     }
 
+    /// Commits everything, as far as that goes, and takes no more appends.
+    pub(crate) fn commit_last(self: &Arc<Self>) {
+        self.closed.store(true, Ordering::Release);
+        let _ = self.sync_everything();
+    }
+
     fn segment_config(config: &TopicConfig, contiguous: bool) -> SegmentConfig {
         SegmentConfig {
             contiguous,
@@ -293,7 +313,7 @@ impl Log {
         let synced = self.sync_everything();
         self.flush.forget_sources();
         let _lead = synced?;
-        if let Some(file) = &self.committed_file {
+        if let Some(file) = self.committed_file.get() {
             // After a clean stop it is believed before the checkpoint, which has no checksum.
             file.sync_data()?;
         }
@@ -301,9 +321,9 @@ impl Log {
         active.sync_index()
     }
 
-    /// Gives the files up to a log that is opened anew: commits what it can, and when this returns nobody writes to
-    /// them through this log any more. Those who still wait here are told.
-    pub(crate) fn abandon(self: &Arc<Self>) {
+    /// Gives the files up, to a log that is opened anew or to nobody: when this returns, none of them is written
+    /// through this log any more. Those who still wait here are told `why`.
+    pub(crate) fn abandon(self: &Arc<Self>, why: ErrorKind) {
         self.closed.store(true, Ordering::Release);
         {
             let mut tail = self.tail.lock();
@@ -311,12 +331,11 @@ impl Log {
                 self.rolled.wait(&mut tail);
             }
         }
-        let _ = self.sync_everything();
-        let _ = self.failure.set(ErrorKind::Closed.into());
-        // A leader that began before has its files still in hand.
-        drop(self.lead_until(None));
+        // Who leads has files in hand.
+        let lead = self.lead_until(None);
+        let _ = self.failure.set(why.into());
+        drop(lead);
         self.flush.forget_sources();
-        self.flush.wake_all();
-        self.bells.ring();
+        self.tell_failure();
     }
 }

@@ -24,7 +24,7 @@ use crate::limits::SEGMENT_BYTES_MAX;
 use crate::record::{BatchHeader, Invalid};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Scan, Segment, Step};
-use crate::storage::{EntryKind, File, Open};
+use crate::storage::{EntryKind, Open};
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, RwLock};
 use crate::types::{Durability, Offset, TopicName};
 
@@ -72,11 +72,11 @@ impl Log {
         context: &Arc<Context>,
         topic: &TopicName,
         partition: i32,
-        config: &TopicConfig,
+        config: Arc<TopicConfig>,
         hints: OpenHints,
         bells: Arc<Bells>,
     ) -> Result<(Arc<Log>, Vec<RecoveryEvent>)> {
-        let mut opening = Opening::new(context, topic, partition, config, hints)?;
+        let mut opening = Opening::new(context, topic, partition, &config, hints)?;
         let (segments, next_offset) = opening.segments()?;
         let log_start = opening.log_start(&segments);
         let leader_epoch = opening.leader_epoch();
@@ -89,16 +89,18 @@ impl Log {
             }
             .into());
         };
-        let durable = config.durability == Durability::Disk && !context.read_only;
-        // Without it recovery looks at more: a full disk is no reason not to serve.
-        let committed_file = if durable { committed_file(context, &dir).ok() } else { None };
         let log = Arc::new(Log {
             context: Arc::clone(context),
             topic: topic.clone(),
             partition,
             contiguous: hints.contiguous,
             leader_epoch,
-            tail: Mutex::new(Tail { active, next_offset, segment_ms: config.segment_ms, rolling: false }),
+            tail: Mutex::new(Tail {
+                active: Arc::clone(&active),
+                next_offset,
+                segment_ms: config.segment_ms,
+                rolling: false,
+            }),
             rolled: Condvar::new(),
             segments: RwLock::new(segments),
             log_start: AtomicI64::new(log_start),
@@ -109,29 +111,37 @@ impl Log {
             dirty_since_ms: AtomicU64::new(0),
             listed: AtomicBool::new(false),
             flush: Flush::default(),
-            committed_file,
+            committed_file: OnceLock::new(),
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
             transactions: OnceLock::new(),
             bells,
             source: Arc::new(Source { topic: topic.shared(), partition }),
-            config: config.clone(),
+            config: RwLock::new(Arc::clone(&config)),
             dir,
         });
-        let active = Arc::clone(&log.tail.lock().active);
-        // From the first moment on, for readers in other processes.
-        log.note_committed(&active, active.written(), next_offset);
-        let jittered = log.jittered_segment_ms();
+        if config.durability == Durability::Disk && !context.read_only {
+            log.open_committed_file();
+            // From the first moment on, for readers in other processes.
+            log.note_committed(&active, active.written(), next_offset);
+        }
+        let jittered = log.jittered_segment_ms(&config);
         log.tail.lock().segment_ms = jittered;
         Ok((log, events))
     }
-}
 
-fn committed_file(context: &Context, dir: &Path) -> Result<Arc<dyn File>> {
-    let path = dir.join(COMMITTED);
-    match context.storage.open(&path, Open::Write) {
-        Err(error) if error.is_not_found() => context.storage.open(&path, Open::New),
-        other => other,
+    /// Opens the file that says what is committed. Without it recovery looks at more: a full disk is no reason not to
+    /// serve.
+    pub(super) fn open_committed_file(&self) {
+        let path = self.dir.join(COMMITTED);
+        let file = match self.context.storage.open(&path, Open::Write) {
+            Err(error) if error.is_not_found() => self.context.storage.open(&path, Open::New),
+            other => other,
+        };
+        if let Ok(file) = file {
+            // One that is there already is the same.
+            let _ = self.committed_file.set(file);
+        }
     }
 }
 
@@ -454,11 +464,9 @@ impl<'c> Opening<'c> {
         self.hints.contiguous && self.config.durability == Durability::Disk
     }
 
-    /// How much a crash can leave behind unsynced: twice the bound (one window in the sync, one behind it), and the
-    /// batches that crossed it.
+    /// How much a crash can leave behind unsynced.
     fn window(&self) -> Option<u64> {
-        let batches = 2 * self.config.max_message_bytes as u64;
-        self.is_ours_on_disk().then_some(2 * self.config.flush_bytes + batches)
+        self.config.unsynced_window().filter(|_| self.hints.contiguous)
     }
 
     fn check_place(

@@ -39,10 +39,11 @@ impl Bench {
             clock: Arc::new(self.clock.clone()),
             root: self.root.clone(),
             read_only: false,
+            threads: 1,
             unsynced: Unsynced::default(),
             wake: Wake::default(),
         });
-        Log::open(&context, &TopicName::new("t").unwrap(), 0, config, hints, Arc::default())
+        Log::open(&context, &TopicName::new("t").unwrap(), 0, Arc::new(config.clone()), hints, Arc::default())
     }
 
     /// As after a crash, with nothing proven; a topic of this crate, where offsets have no gaps.

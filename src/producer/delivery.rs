@@ -143,7 +143,7 @@ impl Delivery {
             return Some(Ok(self.receipt(Some(placed), Durability::PageCache)));
         }
         if placed.log.high_watermark() >= placed.offsets.end {
-            return Some(Ok(self.receipt(Some(placed), placed.log.durability())));
+            return Some(Ok(self.receipt(Some(placed), placed.log.durability(placed.offsets.end))));
         }
         placed.log.failure().map(|failure| Err(failure.clone()))
     }

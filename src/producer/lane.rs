@@ -27,8 +27,6 @@ pub(super) struct Lane {
     shared: Arc<Shared>,
     topic: Arc<TopicInner>,
     partition: i32,
-    /// `batch.size`, but never more than the topic takes.
-    batch_size: usize,
     state: Mutex<State>,
     drained: Condvar,
 }
@@ -53,8 +51,17 @@ struct State {
 struct OpenBatch {
     builder: BatchBuilder,
     cell: Arc<BatchCell>,
+    /// `batch.size`, but never more than the topic takes.
+    batch_size: usize,
     reserved_bytes: usize,
     due: Duration,
+}
+
+impl OpenBatch {
+    #[inline]
+    fn fits(&self, record: Incoming<'_>) -> bool {
+        self.builder.bytes() + record.bytes <= self.batch_size
+    }
 }
 
 /// A record, taken apart, with what was computed of it on the way.
@@ -73,7 +80,6 @@ impl Lane {
             shared: Arc::clone(shared),
             topic: Arc::clone(topic),
             partition,
-            batch_size: topic.config.batch_size(shared.config.batch_size),
             state: Mutex::default(),
             drained: Condvar::new(),
         }
@@ -109,15 +115,13 @@ impl Lane {
         record: Incoming<'_>,
         sticky: Option<&Sticky>,
     ) -> Result<Option<Delivery>> {
-        let batch_size = self.batch_size;
         let mut state = self.state.lock();
         if self.shared.is_closed() {
             return Err(ErrorKind::Closed.into());
         }
-        let fits = |open: &OpenBatch| open.builder.bytes() + record.bytes <= batch_size;
-        if !state.open.as_ref().is_some_and(fits) {
+        if !state.open.as_ref().is_some_and(|open| open.fits(record)) {
             if let (Some(sticky), true) = (sticky, state.open.is_some()) {
-                sticky.leave(self.partition.unsigned_abs());
+                sticky.leave(self.partition.unsigned_abs(), self.topic.partitions());
                 self.close_batch(state);
                 return Ok(None);
             }
@@ -129,9 +133,9 @@ impl Lane {
             .push(record.timestamp, record.key, record.value, record.headers)
             .map_err(Error::from)?;
         let delivery = open.cell.delivery(index, record.timestamp);
-        if open.builder.bytes() >= batch_size {
+        if open.builder.bytes() >= open.batch_size {
             if let Some(sticky) = sticky {
-                sticky.leave(self.partition.unsigned_abs());
+                sticky.leave(self.partition.unsigned_abs(), self.topic.partitions());
             }
             self.close_batch(state);
         } else if state.is_worth_a_write(self.shared.gather_bytes) {
@@ -163,7 +167,8 @@ impl Lane {
         mut state: MutexGuard<'s, State>,
         record: Incoming<'_>,
     ) -> Result<MutexGuard<'s, State>> {
-        let reserved_bytes = self.batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
+        let batch_size = self.topic.config().batch_size(self.shared.config.batch_size);
+        let reserved_bytes = batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
         state.queue_open();
         drop(state);
         // Before it is asked whether the producer is closed: then the hook is forgotten.
@@ -182,8 +187,7 @@ impl Lane {
                 return Err(ErrorKind::Closed.into());
             }
             // Another sender may have opened the batch meanwhile.
-            if state.open.as_ref().is_some_and(|open| open.builder.bytes() + record.bytes <= self.batch_size)
-            {
+            if state.open.as_ref().is_some_and(|open| open.fits(record)) {
                 if reserved {
                     self.shared.release(reserved_bytes);
                 }
@@ -197,10 +201,10 @@ impl Lane {
             self.shared.make_room(reserved_bytes)?;
         }
         let now = self.shared.clock.monotonic();
-        let builder = self.shared.builder(self.batch_size);
+        let builder = self.shared.builder(batch_size);
         let cell = Arc::new(BatchCell::new(self, hook, record.timestamp));
         let due = now + Duration::from_millis(self.shared.config.linger_ms);
-        state.open = Some(OpenBatch { builder, cell, reserved_bytes, due });
+        state.open = Some(OpenBatch { builder, cell, batch_size, reserved_bytes, due });
         if !std::mem::replace(&mut state.listed, true) {
             self.shared.list(self);
         }
@@ -272,7 +276,7 @@ impl Lane {
         scratch: &mut Vec<u8>,
     ) -> (Option<(Arc<Log>, Offset)>, Option<Error>) {
         let config = &self.shared.config;
-        let (codec, level) = self.topic.config.codec(config.compression, config.compression_level);
+        let (codec, level) = self.topic.config().codec(config.compression, config.compression_level);
         let mut failure = None;
         let mut appended = None;
         let mut sealed: Vec<Sealed> = Vec::with_capacity(batches.len());
@@ -345,7 +349,7 @@ impl Lane {
 
     /// One step towards a delivery that is not appended yet. `false`: the time was up.
     pub(super) fn drive(self: &Arc<Self>, deadline: Option<Instant>) -> Result<bool> {
-        if self.acks() != Acks::All || self.topic.config.durability == Durability::PageCache {
+        if self.acks() != Acks::All || self.topic.config().durability == Durability::PageCache {
             return Ok(self.drain_all(deadline));
         }
         let log = self.log()?;

@@ -6,7 +6,6 @@ mod appended;
 mod delivery;
 mod hook;
 mod lane;
-mod table;
 mod writer;
 
 use std::any::Any;
@@ -22,12 +21,12 @@ use crate::record::BatchBuilder;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, Weak};
 use crate::time::Clock;
 use crate::topic::partitioner::{Sticky, partition_of};
+use crate::topic::table::Table;
 use crate::topic::{BatchReceipt, Record, To, TopicInner, Topics};
 
 pub use delivery::{Delivery, Receipt};
 use hook::HookSlot;
 use lane::{Incoming, Lane};
-use table::Table;
 pub use writer::Writer;
 
 /// What lanes and handles share.
@@ -53,18 +52,40 @@ pub(crate) struct Shared {
 /// Buffers kept for the next batches: as many as one gathered write frees.
 const SPARE_MAX: usize = 16;
 
-/// The lanes to one topic.
+/// The lanes to one topic, each made when it is first used.
 #[derive(Debug)]
 struct TopicLanes {
-    lanes: Vec<Arc<Lane>>,
+    shared: Arc<Shared>,
+    topic: Arc<TopicInner>,
+    lanes: Table<Arc<Lane>>,
     sticky: Sticky,
 }
 
 impl TopicLanes {
+    #[cold]
+    fn new(shared: &Arc<Shared>, topic: &Arc<TopicInner>) -> Self {
+        let seed = u64::try_from(shared.clock.now_ms()).unwrap_or(1) ^ (topic.index as u64) << 32;
+        let sticky = Sticky::new(seed, topic.partitions());
+        TopicLanes { shared: Arc::clone(shared), topic: Arc::clone(topic), lanes: Table::default(), sticky }
+    }
+
+    /// The lane of a partition, if there is such a partition.
+    #[inline]
+    fn lane(&self, partition: u32) -> Option<&Arc<Lane>> {
+        if partition >= self.topic.partitions() {
+            return None;
+        }
+        self.lanes.get_or_init(partition as usize, || {
+            let lane = Arc::new(Lane::new(&self.shared, &self.topic, partition as i32));
+            self.shared.lanes.lock().push(Arc::downgrade(&lane));
+            lane
+        })
+    }
+
     /// Sends a record that may go to any partition: none is left before its batch is full (L7).
     #[inline]
     fn send_anywhere(&self, record: Incoming<'_>) -> Result<Delivery> {
-        let here = || self.lanes.get(self.sticky.current() as usize).ok_or(ErrorKind::Closed);
+        let here = || self.lane(self.sticky.current()).ok_or(ErrorKind::Closed);
         match here()?.send(record, Some(&self.sticky))? {
             Some(delivery) => Ok(delivery),
             None => here()?.send(record, None)?.ok_or_else(|| ErrorKind::Closed.into()),
@@ -202,7 +223,7 @@ impl Producer {
             true => Ok(()),
             false => Err(ErrorKind::TimedOut { waited: start.elapsed() }.into()),
         };
-        each(self.0.by_topic.iter().flat_map(|topic| &topic.lanes).map(flush))
+        each(self.0.by_topic.iter().flat_map(|topic| topic.lanes.iter()).map(flush))
     }
 
     /// Flushes, and takes no more records from any clone.
@@ -246,8 +267,8 @@ impl Core {
         if bytes > shared.config.max_request_size {
             return Err(too_large(bytes, shared.config.max_request_size));
         }
-        let lanes =
-            self.by_topic.get_or_init(topic.index, || self.lanes_of(topic)).ok_or(ErrorKind::Closed)?;
+        let new = || TopicLanes::new(&self.shared, topic);
+        let lanes = self.by_topic.get_or_init(topic.index, new).ok_or(ErrorKind::Closed)?;
         let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());
         topic.check_timestamp(record.timestamp_ms)?;
         let (key, value, headers) = (record.key, record.value, record.headers);
@@ -260,7 +281,7 @@ impl Core {
             }
             (None, _) => return lanes.send_anywhere(incoming),
         };
-        match usize::try_from(partition).ok().and_then(|p| lanes.lanes.get(p)) {
+        match u32::try_from(partition).ok().and_then(|p| lanes.lane(p)) {
             // Taken or refused: `None` is for records that may go elsewhere.
             Some(lane) => lane.send(incoming, None)?.ok_or_else(|| ErrorKind::Closed.into()),
             None => Err(topic.unknown(partition)),
@@ -272,16 +293,6 @@ impl Core {
         let (key, value) = (record.key, record.value);
         partitioner.map_or(-1, |p| p.0.partition(topic.name.as_str(), key, value, topic.partitions()))
     }
-
-    #[cold]
-    fn lanes_of(&self, topic: &Arc<TopicInner>) -> TopicLanes {
-        let partitions = topic.partitions();
-        let lanes: Vec<_> =
-            (0..partitions as i32).map(|p| Arc::new(Lane::new(&self.shared, topic, p))).collect();
-        self.shared.lanes.lock().extend(lanes.iter().map(Arc::downgrade));
-        let seed = u64::try_from(self.shared.clock.now_ms()).unwrap_or(1) ^ (topic.index as u64) << 32;
-        TopicLanes { lanes, sticky: Sticky::new(seed, partitions) }
-    }
 }
 
 impl Drop for Core {
@@ -290,7 +301,7 @@ impl Drop for Core {
         if callback::is_inside() {
             return;
         }
-        for lane in self.by_topic.iter().flat_map(|topic| &topic.lanes) {
+        for lane in self.by_topic.iter().flat_map(|topic| topic.lanes.iter()) {
             lane.drain_all(None);
         }
     }

@@ -59,7 +59,7 @@ impl Partition {
         Ok(Writer {
             partition: self.clone(),
             clock: self.topic().clock(),
-            batch_size: self.topic().inner.config.batch_size(config.batch_size),
+            batch_size: self.topic().inner.config().batch_size(config.batch_size),
             builder: BatchBuilder::new(config.batch_size),
             sealed: Vec::new(),
             sealed_bytes: 0,
@@ -124,9 +124,10 @@ impl Writer {
             return Ok(());
         }
         let mut scratch = self.spare.pop().unwrap_or_default();
-        let topic = &self.partition.topic().inner.config;
+        let topic = self.partition.topic().inner.config();
         let (codec, level) = topic.codec(self.config.compression, self.config.compression_level);
         let sealed = self.builder.seal(codec, level, &mut scratch)?;
+        self.batch_size = topic.batch_size(self.config.batch_size);
         self.sealed_bytes += sealed.bytes().len();
         self.sealed.push(sealed);
         Ok(())

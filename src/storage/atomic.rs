@@ -25,6 +25,14 @@ pub(crate) fn replace(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Resul
     storage.sync_dir(parent(path))
 }
 
+/// Writes a small file that nobody relies on before the caller has synced the directory: its content is durable then,
+/// but until then it may be there in part.
+pub(crate) fn write_new(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = storage.open(path, Open::Truncate)?;
+    file.write_at(bytes, 0)?;
+    file.sync_data()
+}
+
 /// Reads a small file whole; `None` when there is none.
 pub(crate) fn read_small(storage: &dyn Storage, path: &Path) -> Result<Option<Vec<u8>>> {
     let file = match storage.open(path, Open::Read) {

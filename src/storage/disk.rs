@@ -86,10 +86,7 @@ impl Storage for Disk {
             made => made,
         };
         match made {
-            Ok(()) => {
-                self.sync_dir(dir)?;
-                self.sync_dir(parent(dir))
-            }
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match std::fs::metadata(dir) {
                 Ok(meta) if meta.is_dir() => Ok(()),
                 _ => Err(bad_file(dir, "not a directory")),

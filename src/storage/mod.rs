@@ -27,7 +27,7 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 
-pub(crate) use atomic::{read_small, replace};
+pub(crate) use atomic::{read_small, replace, write_new};
 pub(crate) use disk::Disk;
 pub(crate) use mmap::Map;
 pub(crate) use region::Region;
@@ -69,7 +69,7 @@ pub(crate) enum Open {
 pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// All names in a directory, in no order.
     fn list(&self, dir: &Path) -> Result<Vec<Entry>>;
-    /// Makes a directory and its missing parents. The entry of each made directory is synced before this returns.
+    /// Makes a directory, and its missing parents, unless it is there.
     fn create_dir(&self, dir: &Path) -> Result<()>;
     /// Opens a regular file; links are refused.
     fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>>;

@@ -77,7 +77,7 @@ impl Shared {
         self.topics.sorted().iter().any(|topic| {
             topic.opened_logs().iter().any(|(partition, log)| {
                 let key = (topic.name.to_string(), *partition);
-                checkpoints.recovery_points.get(&key).copied().unwrap_or(0) != log.recovery_point()
+                checkpoints.files.recovery_points.get(&key).copied().unwrap_or(0) != log.recovery_point()
             })
         })
     }

@@ -11,23 +11,23 @@ mod open;
 mod options;
 #[cfg(all(test, logstead_shuttle))]
 mod schedules;
+mod topics;
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::config::{ConsumerConfig, ProducerConfig, TopicConfig};
+use crate::config::{ConsumerConfig, ProducerConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::checkpoint::{HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets};
-use crate::log::{Context, OpenHints, PartitionReport, callback};
+use crate::log::{Context, PartitionReport, callback};
 use crate::producer::{Producer, Shared as ProducerShared};
 use crate::storage::{LockGuard, replace};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
-use crate::topic::catalog::{Catalog, CatalogEntry, TopicId};
-use crate::topic::{Topic, TopicInner, Topics};
-use crate::types::TopicName;
+use crate::topic::Topics;
+use crate::topic::catalog::Catalog;
 
 pub use maintenance::Maintained;
 use maintenance::Threads;
@@ -71,10 +71,9 @@ struct Shared {
     closed: AtomicBool,
 }
 
-/// What the checkpoint files say.
+/// What the checkpoint files say, and since when.
 struct Checkpoints {
-    recovery_points: Offsets,
-    log_starts: Offsets,
+    files: open::Checkpoints,
     written_at: std::time::Duration,
 }
 
@@ -163,15 +162,13 @@ impl Store {
             // Once and for all: the process may change its directory.
             root: std::path::absolute(dir).map_err(|error| Error::io(dir, "resolve", &error))?,
             read_only,
+            // A host that allows no threads has none here either.
+            threads: if options.maintenance == Maintenance::Threads { options.flush_threads } else { 1 },
             unsynced: Default::default(),
             wake: Default::default(),
         });
         let opened = open::open(&context)?;
-        let checkpoints = Checkpoints {
-            recovery_points: opened.recovery_points,
-            log_starts: opened.log_starts,
-            written_at: context.clock.monotonic(),
-        };
+        let checkpoints = Checkpoints { files: opened.checkpoints, written_at: context.clock.monotonic() };
         let shared = Arc::new(Shared {
             context,
             topics: Arc::new(opened.topics),
@@ -196,32 +193,6 @@ impl Store {
     /// What opening found.
     pub fn recovery_report(&self) -> &RecoveryReport {
         &self.shared().report
-    }
-
-    /// Makes a topic. When this returns it is there for good; after a crash in between it is either there, whole, or
-    /// not.
-    ///
-    /// # Errors
-    /// [`ErrorKind::TopicExists`], [`ErrorKind::InvalidTopic`], [`ErrorKind::InvalidConfig`], [`ErrorKind::Full`],
-    /// [`ErrorKind::ReadOnly`].
-    pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
-        let name = TopicName::new(name)?;
-        config.validate()?;
-        let inner = self.shared().create_topic(name, config)?;
-        Ok(Topic::new(inner, self.keep()))
-    }
-
-    /// A topic by name.
-    ///
-    /// # Errors
-    /// [`ErrorKind::UnknownTopic`].
-    pub fn topic(&self, name: &str) -> Result<Topic> {
-        Ok(Topic::new(self.shared().topics.get(name)?, self.keep()))
-    }
-
-    /// The names of all topics, sorted.
-    pub fn topic_names(&self) -> Vec<String> {
-        self.shared().topics.sorted().iter().map(|topic| topic.name.to_string()).collect()
     }
 
     /// A producer with Kafka's defaults.
@@ -364,44 +335,6 @@ impl Shared {
         Ok(())
     }
 
-    fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
-        let mut catalog = self.catalog.lock();
-        // With the catalog locked: `close` waits for whoever holds it.
-        self.check_writable()?;
-        if self.topics.contains(name.as_str()) {
-            return Err(ErrorKind::TopicExists { topic: name.to_string() }.into());
-        }
-        let storage = self.context.storage.as_ref();
-        let entry = CatalogEntry { id: TopicId::random()?, ready: false, config };
-        catalog.topics.insert(name.clone(), entry.clone());
-        let made = catalog.write(storage).and_then(|()| {
-            open::make_partitions(&self.context, &name, &entry)?;
-            catalog.topics.insert(name.clone(), CatalogEntry { ready: true, ..entry.clone() });
-            catalog.write(storage)
-        });
-        if let Err(error) = made {
-            catalog.topics.insert(name.clone(), entry.clone());
-            // The directories first: one without an entry would count as a topic that a broker made. If that fails
-            // the entry stays, and the next open, or the next call, finishes what was begun.
-            if open::unmake_partitions(&self.context, &name, &entry).is_ok() {
-                catalog.topics.remove(&name);
-                let _ = catalog.write(storage);
-            }
-            return Err(error);
-        }
-        let hint = OpenHints { contiguous: true, clean: true, recovery_point: Some(0), log_start: None };
-        let hints = (0..entry.config.partitions).map(|_| Some(hint.clone())).collect();
-        let topic = Arc::new(TopicInner::new(
-            self.topics.len(),
-            name,
-            entry.config,
-            Arc::clone(&self.context),
-            hints,
-        ));
-        self.topics.insert(&topic);
-        Ok(topic)
-    }
-
     fn live_producers(&self) -> Vec<Arc<ProducerShared>> {
         self.producers.lock().iter().filter_map(Weak::upgrade).collect()
     }
@@ -436,8 +369,8 @@ impl Shared {
     /// Brings the checkpoint files up to date, where anything moved.
     fn write_checkpoints(&self) -> Result<()> {
         let mut checkpoints = self.checkpoints.lock();
-        let mut recovery_points = checkpoints.recovery_points.clone();
-        let mut log_starts = checkpoints.log_starts.clone();
+        let mut recovery_points = checkpoints.files.recovery_points.clone();
+        let mut log_starts = checkpoints.files.log_starts.clone();
         let mut high_watermarks: BTreeMap<_, _> = Offsets::new();
         for topic in self.topics.sorted() {
             for (partition, log) in topic.opened_logs() {
@@ -452,17 +385,17 @@ impl Shared {
         }
         let storage = self.context.storage.as_ref();
         let path = |name| self.context.root.join(name);
-        if recovery_points != checkpoints.recovery_points {
+        if recovery_points != checkpoints.files.recovery_points {
             write_offsets(storage, &path(RECOVERY_POINTS), &recovery_points)?;
-            checkpoints.recovery_points = recovery_points;
+            checkpoints.files.recovery_points = recovery_points;
         }
-        if log_starts != checkpoints.log_starts {
+        if log_starts != checkpoints.files.log_starts {
             write_offsets(storage, &path(LOG_STARTS), &log_starts)?;
-            checkpoints.log_starts = log_starts;
+            checkpoints.files.log_starts = log_starts;
         }
         if self.closed.load(Ordering::Acquire) {
             // Nobody here reads it: it is for a broker that takes the directory over.
-            let mut all = checkpoints.recovery_points.clone();
+            let mut all = checkpoints.files.recovery_points.clone();
             all.extend(high_watermarks);
             write_offsets(storage, &path(HIGH_WATERMARKS), &all)?;
         }

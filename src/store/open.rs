@@ -4,17 +4,19 @@
 //! the first log is opened, so that a crash from here on counts as one.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::{RecoveryReport, meta};
+use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
 use crate::log::checkpoint::{
-    LEADER_EPOCHS, LOG_STARTS, Offsets, RECOVERY_POINTS, read_offsets, write_epochs,
+    LEADER_EPOCHS, LOG_STARTS, Offsets, RECOVERY_POINTS, epochs_text, read_offsets, write_offsets,
 };
 use crate::log::{Context, OpenHints, PartitionReport, RecoveryEvent};
-use crate::storage::{Entry, EntryKind, LockGuard, Open, Storage, replace};
-use crate::sync::Arc;
-use crate::topic::catalog::{self, Catalog, CatalogEntry, TopicId};
+use crate::storage::{Entry, EntryKind, LockGuard, Open, Storage, write_new};
+use crate::sync::{Arc, Mutex, in_parallel};
+use crate::topic::catalog::{self, Catalog, CatalogEntry, TopicId, TopicState};
 use crate::topic::{TopicInner, Topics};
 use crate::types::TopicName;
 
@@ -29,8 +31,9 @@ pub(super) struct Opened {
     pub(super) lock: Option<Box<dyn LockGuard>>,
     pub(super) catalog: Catalog,
     pub(super) topics: Topics,
-    pub(super) recovery_points: Offsets,
-    pub(super) log_starts: Offsets,
+    pub(super) checkpoints: Checkpoints,
+    /// The store had been closed in order.
+    clean: bool,
     pub(super) report: RecoveryReport,
 }
 
@@ -64,33 +67,30 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
             storage.remove_file(&root.join(CLEAN_SHUTDOWN))?;
             storage.sync_dir(root)?;
         }
-        if meta::ensure(storage, root)? {
-            // A new store in a directory whose own name may not be durable yet, whoever made it.
-            for dir in root.ancestors().skip(1) {
-                let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-                // Above, not all is ours to sync.
-                let _ = storage.sync_dir(dir);
-            }
+        meta::ensure(storage, root)?;
+        if !clean {
+            // What is served must not be lost by a second crash: names neither.
+            storage.sync_dir(root)?;
         }
     }
     let catalog = read_catalog(context, &mut report)?;
     let recovery_points = read_checkpoint(context, RECOVERY_POINTS, &mut report);
     let log_starts = read_checkpoint(context, LOG_STARTS, &mut report);
-    let hints = Hints { clean, recovery_points: &recovery_points, log_starts: &log_starts };
     let mut opened = Opened {
         lock,
         catalog,
         topics: Topics::default(),
-        recovery_points: Offsets::new(),
-        log_starts: Offsets::new(),
+        checkpoints: Checkpoints { recovery_points, log_starts },
+        clean,
         report,
     };
-    add_topics(context, &mut opened, partition_dirs(&entries), &hints)?;
-    if !clean {
-        recover_all(&mut opened);
+    if !context.read_only {
+        remove_deleted(context, &entries);
     }
-    opened.recovery_points = recovery_points;
-    opened.log_starts = log_starts;
+    add_topics(context, &mut opened, partition_dirs(&entries))?;
+    if !clean {
+        recover_all(context, &mut opened)?;
+    }
     Ok(opened)
 }
 
@@ -169,110 +169,199 @@ fn read_checkpoint(context: &Context, name: &str, report: &mut RecoveryReport) -
     })
 }
 
-struct Hints<'h> {
-    clean: bool,
-    recovery_points: &'h Offsets,
-    log_starts: &'h Offsets,
+/// What the checkpoint files say.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    pub(super) recovery_points: Offsets,
+    pub(super) log_starts: Offsets,
 }
 
-impl Hints<'_> {
-    fn of(&self, topic: &TopicName, partition: u32, contiguous: bool) -> OpenHints {
+impl Checkpoints {
+    /// Takes a topic out, whose offsets would be wrong for the next topic of that name.
+    pub(super) fn forget(&mut self, context: &Context, name: &TopicName) -> Result<()> {
+        let files = [(RECOVERY_POINTS, &mut self.recovery_points), (LOG_STARTS, &mut self.log_starts)];
+        for (file, offsets) in files {
+            let before = offsets.len();
+            offsets.retain(|(topic, _), _| topic != name.as_str());
+            if offsets.len() != before {
+                write_offsets(context.storage.as_ref(), &context.root.join(file), offsets)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Opened {
+    fn hints(&self, topic: &TopicName, partition: u32, contiguous: bool) -> OpenHints {
         let key = (topic.to_string(), i32::try_from(partition).unwrap_or(i32::MAX));
         OpenHints {
-            recovery_point: self.recovery_points.get(&key).copied(),
-            log_start: self.log_starts.get(&key).copied(),
+            recovery_point: self.checkpoints.recovery_points.get(&key).copied(),
+            log_start: self.checkpoints.log_starts.get(&key).copied(),
             clean: self.clean,
             contiguous,
         }
     }
+
+    fn insert(
+        &self,
+        context: &Arc<Context>,
+        name: TopicName,
+        id: Option<TopicId>,
+        config: TopicConfig,
+        hints: Vec<Option<OpenHints>>,
+    ) -> Arc<TopicInner> {
+        let index = self.topics.next_index();
+        let topic = Arc::new(TopicInner::new(index, name, id, config, Arc::clone(context), hints));
+        self.topics.insert(&topic);
+        topic
+    }
 }
 
-fn add_topics(
-    context: &Arc<Context>,
-    opened: &mut Opened,
-    mut found: Found,
-    hints: &Hints<'_>,
-) -> Result<()> {
-    let mut made = false;
+fn add_topics(context: &Arc<Context>, opened: &mut Opened, mut found: Found) -> Result<()> {
     let entries: Vec<(TopicName, CatalogEntry)> =
         opened.catalog.topics.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
+    let mut changed = false;
     for (name, entry) in entries {
         let dirs = found.remove(&name).unwrap_or_default();
-        if !entry.ready {
-            // Its creation was interrupted, or failed; a full disk now is no reason not to open.
-            if context.read_only || make_partitions(context, &name, &entry).is_err() {
-                continue;
-            }
-            if let Some(entry) = opened.catalog.topics.get_mut(&name) {
-                entry.ready = true;
-                made = true;
-            }
+        match entry.state {
+            TopicState::Deleting => changed |= finish_deletion(context, opened, &name),
+            TopicState::Creating => changed |= finish_creation(context, opened, name, entry),
+            TopicState::Ready => add_ready(context, opened, name, entry, &dirs),
+            TopicState::Foreign => add_foreign(context, opened, name, entry.config, &dirs),
         }
-        let exists = |p| !entry.ready || dirs.contains(&p);
-        let partitions = 0..entry.config.partitions;
-        let hints = partitions.clone().map(|p| Some(hints.of(&name, p, true))).collect();
-        let topic =
-            TopicInner::new(opened.topics.len(), name.clone(), entry.config, Arc::clone(context), hints);
-        for partition in partitions.filter(|p| !exists(*p)) {
-            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-            let why = "its directory is missing".to_owned();
-            topic.set_damaged(partition, why.clone());
-            opened.report.partitions.extend(topic.report(partition, vec![RecoveryEvent::Damaged { why }]));
-        }
-        opened.topics.insert(&Arc::new(topic));
     }
     for (name, dirs) in found {
-        let count = dirs.iter().max().map_or(0, |last| last + 1);
-        let config = crate::config::TopicConfig::default().partitions(count);
-        if config.validate().is_err() {
-            continue;
-        }
-        let hints = (0..count).map(|p| dirs.contains(&p).then(|| hints.of(&name, p, false))).collect();
-        let topic = TopicInner::new(opened.topics.len(), name, config, Arc::clone(context), hints);
-        opened.topics.insert(&Arc::new(topic));
+        add_foreign(context, opened, name, TopicConfig::default(), &dirs);
     }
-    if made { opened.catalog.write(context.storage.as_ref()) } else { Ok(()) }
+    if changed { opened.catalog.write(context.storage.as_ref()) } else { Ok(()) }
+}
+
+fn add_ready(
+    context: &Arc<Context>,
+    opened: &mut Opened,
+    name: TopicName,
+    entry: CatalogEntry,
+    dirs: &[u32],
+) {
+    let partitions = 0..entry.config.partitions;
+    if let (Some(last), false) = (dirs.iter().max().filter(|p| **p >= partitions.end), context.read_only) {
+        // Left of partitions that were being added. With records in them they are somebody else's, and stay.
+        let _ = unmake_partitions(context, &name, partitions.end..last + 1);
+    }
+    let hints = partitions.clone().map(|p| Some(opened.hints(&name, p, true))).collect();
+    let topic = opened.insert(context, name, Some(entry.id), entry.config, hints);
+    for partition in partitions.filter(|p| !dirs.contains(p)) {
+        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+        let why = "its directory is missing".to_owned();
+        topic.set_damaged(partition, why.clone());
+        opened.report.partitions.extend(topic.report(partition, vec![RecoveryEvent::Damaged { why }]));
+    }
+}
+
+/// A topic that a broker made: of its partitions it may keep some elsewhere.
+fn add_foreign(context: &Arc<Context>, opened: &Opened, name: TopicName, config: TopicConfig, dirs: &[u32]) {
+    let Some(last) = dirs.iter().max() else { return };
+    let config = config.partitions(last + 1);
+    if config.validate().is_err() {
+        return;
+    }
+    let hints = (0..=*last).map(|p| dirs.contains(&p).then(|| opened.hints(&name, p, false))).collect();
+    opened.insert(context, name, None, config, hints);
+}
+
+/// Goes on with a creation that was interrupted, or failed. Whether the catalog must be written.
+fn finish_creation(
+    context: &Arc<Context>,
+    opened: &mut Opened,
+    name: TopicName,
+    entry: CatalogEntry,
+) -> bool {
+    let partitions = 0..entry.config.partitions;
+    // A full disk now is no reason not to open.
+    if context.read_only
+        || opened.checkpoints.forget(context, &name).is_err()
+        || make_partitions(context, &name, &entry.id, partitions.clone()).is_err()
+    {
+        return false;
+    }
+    if let Some(entry) = opened.catalog.topics.get_mut(&name) {
+        entry.state = TopicState::Ready;
+    }
+    let hints = partitions.map(|p| Some(opened.hints(&name, p, true))).collect();
+    opened.insert(context, name, Some(entry.id), entry.config, hints);
+    true
+}
+
+/// Goes on with a deletion that was interrupted. Whether the catalog must be written.
+fn finish_deletion(context: &Arc<Context>, opened: &mut Opened, name: &TopicName) -> bool {
+    if context.read_only {
+        return false;
+    }
+    let Ok(left) = put_partitions_away(context, name) else { return false };
+    left.iter().for_each(|dir| remove_partition_dir(context, dir));
+    opened.checkpoints.forget(context, name).is_ok() && opened.catalog.topics.remove(name).is_some()
 }
 
 /// After a stop that was not clean: every partition is looked at before anything is served.
-fn recover_all(opened: &mut Opened) {
-    for topic in opened.topics.sorted() {
-        for partition in 0..i32::try_from(topic.partitions()).unwrap_or(0) {
-            let report: Option<PartitionReport> = match topic.open(partition) {
-                Ok((_, report)) => report,
-                Err(error) => match error.kind() {
-                    ErrorKind::Damaged { why, .. } => {
-                        topic.report(partition, vec![RecoveryEvent::Damaged { why: why.clone() }])
-                    }
-                    _ => None,
-                },
-            };
-            if !opened
-                .report
-                .partitions
-                .iter()
-                .any(|r| r.topic == topic.name.as_str() && r.partition == partition)
-            {
-                opened.report.partitions.extend(report);
-            }
-        }
-    }
+fn recover_all(context: &Context, opened: &mut Opened) -> Result<()> {
+    let partitions: Vec<_> = opened
+        .topics
+        .sorted()
+        .into_iter()
+        .flat_map(|topic| {
+            (0..i32::try_from(topic.partitions()).unwrap_or(0)).map(move |p| (Arc::clone(&topic), p))
+        })
+        .collect();
+    let reports: Mutex<BTreeMap<(String, i32), PartitionReport>> = Mutex::default();
+    in_parallel(context.threads, &partitions, |(topic, partition)| {
+        let report = match topic.open(*partition) {
+            Ok((_, report)) => report,
+            Err(error) => match error.kind() {
+                ErrorKind::Damaged { why, .. } => {
+                    topic.report(*partition, vec![RecoveryEvent::Damaged { why: why.clone() }])
+                }
+                _ => None,
+            },
+        };
+        let key = (topic.name.to_string(), *partition);
+        report.into_iter().for_each(|report| drop(reports.lock().insert(key.clone(), report)));
+        Ok(())
+    })?;
+    let known = |key: &(String, i32)| {
+        opened.report.partitions.iter().any(|r| (r.topic.as_str(), r.partition) == (&key.0, key.1))
+    };
+    let reports = std::mem::take(&mut *reports.lock());
+    let more: Vec<_> = reports.into_iter().filter(|(key, _)| !known(key)).map(|(_, report)| report).collect();
+    opened.report.partitions.extend(more);
+    Ok(())
 }
 
-/// Makes the directories and first files of a topic; what is there already stays.
-pub(super) fn make_partitions(context: &Context, name: &TopicName, entry: &CatalogEntry) -> Result<()> {
-    for partition in 0..entry.config.partitions {
-        make_partition(context, &context.root.join(format!("{name}-{partition}")), &entry.id)?;
+/// Makes the directories and first files of partitions; those of an interrupted call are made anew.
+pub(super) fn make_partitions(
+    context: &Context,
+    name: &TopicName,
+    id: &TopicId,
+    partitions: Range<u32>,
+) -> Result<()> {
+    if partitions.is_empty() {
+        return Ok(());
     }
-    // Of directories that an interrupted call left the names may not be durable.
+    let partitions: Vec<u32> = partitions.collect();
+    in_parallel(context.threads, &partitions, |p| {
+        make_partition(context, &partition_dir(context, name, *p), id)
+    })?;
     context.storage.sync_dir(&context.root)
+}
+
+fn partition_dir(context: &Context, name: &TopicName, partition: u32) -> PathBuf {
+    context.root.join(format!("{name}-{partition}"))
 }
 
 fn make_partition(context: &Context, dir: &Path, id: &TopicId) -> Result<()> {
     let storage = context.storage.as_ref();
     storage.create_dir(dir)?;
-    replace(storage, &dir.join("partition.metadata"), id.metadata().as_bytes())?;
-    write_epochs(storage, &dir.join(LEADER_EPOCHS), &[(0, 0)])?;
+    write_new(storage, &dir.join("partition.metadata"), id.metadata().as_bytes())?;
+    write_new(storage, &dir.join(LEADER_EPOCHS), epochs_text(&[(0, 0)]).as_bytes())?;
     for name in crate::log::first_segment_files() {
         match storage.open(&dir.join(name), Open::New) {
             Err(error) if !error.is_already_there() => return Err(error),
@@ -282,20 +371,32 @@ fn make_partition(context: &Context, dir: &Path, id: &TopicId) -> Result<()> {
     storage.sync_dir(dir)
 }
 
-/// Takes back what [`make_partitions`] made of a topic that nobody has seen. Files of others stay, and so do their
-/// directories.
-pub(super) fn unmake_partitions(context: &Context, name: &TopicName, entry: &CatalogEntry) -> Result<()> {
+/// Refuses to add partitions where directories of their names hold records of something else.
+pub(super) fn check_free(context: &Context, name: &TopicName, partitions: Range<u32>) -> Result<()> {
+    for path in partitions.map(|partition| partition_dir(context, name, partition)) {
+        if context.storage.list(&path).is_ok_and(|files| holds_records(&files)) {
+            let why = "it holds records that belong to no partition: move it away".to_owned();
+            return Err(ErrorKind::NotAStore { path, why }.into());
+        }
+    }
+    Ok(())
+}
+
+fn holds_records(files: &[Entry]) -> bool {
+    files.iter().any(|file| file.name.ends_with(".log") && file.len > 0)
+}
+
+/// Takes back what [`make_partitions`] made and nobody has seen. Files of others stay, and so do their directories.
+pub(super) fn unmake_partitions(context: &Context, name: &TopicName, partitions: Range<u32>) -> Result<()> {
     let storage = context.storage.as_ref();
     let absent = |result: Result<()>| match result {
         Err(error) if error.is_not_found() => Ok(()),
         other => other,
     };
-    for partition in (0..entry.config.partitions).rev() {
-        let dir = context.root.join(format!("{name}-{partition}"));
+    for partition in partitions.rev() {
+        let dir = partition_dir(context, name, partition);
         match storage.list(&dir) {
-            Ok(entries) if entries.iter().any(|entry| entry.name.ends_with(".log") && entry.len > 0) => {
-                continue;
-            }
+            Ok(files) if holds_records(&files) => continue,
             Err(error) if error.is_not_found() => continue,
             listed => listed?,
         };
@@ -307,4 +408,46 @@ pub(super) fn unmake_partitions(context: &Context, name: &TopicName, entry: &Cat
         absent(storage.remove_dir(&dir))?;
     }
     storage.sync_dir(&context.root)
+}
+
+/// Gives the directories of a topic names that say that they go, durably: Kafka's, `<topic>-<p>.<32 hex>-delete`, the
+/// topic cut so that a file name holds it (G28). Returns the new names.
+pub(super) fn put_partitions_away(context: &Context, name: &TopicName) -> Result<Vec<PathBuf>> {
+    const FILE_NAME_MAX: usize = 255;
+    let storage = context.storage.as_ref();
+    let entries = list_root(storage, &context.root)?;
+    let mut away = Vec::new();
+    for (topic, partition) in entries.iter().filter_map(parse_dir).filter(|(topic, _)| topic == name) {
+        let suffix = format!("-{partition}.{}{DELETED}", TopicId::random()?.hex());
+        let topic = topic.as_str();
+        let cut = topic.get(..FILE_NAME_MAX - suffix.len()).unwrap_or(topic);
+        let to = context.root.join(format!("{cut}{suffix}"));
+        storage.rename(&partition_dir(context, name, partition), &to)?;
+        away.push(to);
+    }
+    storage.sync_dir(&context.root)?;
+    Ok(away)
+}
+
+/// How a directory's name ends whose topic was deleted.
+const DELETED: &str = "-delete";
+
+/// Removes what a deletion, ours or a broker's, left.
+fn remove_deleted(context: &Context, entries: &[Entry]) {
+    let deleted = |name: &str| {
+        let hex = name.strip_suffix(DELETED).and_then(|name| name.rsplit_once('.'));
+        hex.is_some_and(|(_, hex)| hex.len() == 32 && hex.bytes().all(|c| c.is_ascii_hexdigit()))
+    };
+    for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Directory && deleted(&entry.name)) {
+        remove_partition_dir(context, &context.root.join(&entry.name));
+    }
+}
+
+/// Removes a directory that was put away. What can not be removed now is tried again by the next open.
+pub(super) fn remove_partition_dir(context: &Context, dir: &Path) {
+    let storage = context.storage.as_ref();
+    for entry in storage.list(dir).unwrap_or_default() {
+        let _ = storage.remove_file(&dir.join(entry.name));
+    }
+    let _ = storage.remove_dir(dir);
 }

@@ -55,6 +55,17 @@ impl TopicId {
         Some(TopicId(bits.to_be_bytes()))
     }
 
+    /// Reads the text of `partition.metadata`.
+    pub(crate) fn of_metadata(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        text.lines().find_map(|line| Self::parse(line.strip_prefix("topic_id:")?.trim()))
+    }
+
+    /// 32 hexadecimal digits.
+    pub(crate) fn hex(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.0))
+    }
+
     /// The text of `partition.metadata`.
     pub(crate) fn metadata(&self) -> String {
         format!("version: 0\ntopic_id: {self}")
@@ -72,12 +83,40 @@ impl fmt::Display for TopicId {
     }
 }
 
+/// How far a topic is made, and by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TopicState {
+    /// Opening the store makes the directories that are missing.
+    Creating,
+    Ready,
+    /// Made by a broker: only the settings are ours.
+    Foreign,
+    /// Opening the store removes the directories that are left.
+    Deleting,
+}
+
+impl TopicState {
+    const WORDS: [(TopicState, &'static str); 4] = [
+        (TopicState::Creating, "creating"),
+        (TopicState::Ready, "ready"),
+        (TopicState::Foreign, "foreign"),
+        (TopicState::Deleting, "deleting"),
+    ];
+
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(state, _)| *state == self).map_or("", |(_, word)| word)
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(_, known)| *known == word).map(|(state, _)| *state)
+    }
+}
+
 /// One line of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CatalogEntry {
     pub(crate) id: TopicId,
-    /// All its directories were made. While not, opening the store makes the missing ones.
-    pub(crate) ready: bool,
+    pub(crate) state: TopicState,
     pub(crate) config: TopicConfig,
 }
 
@@ -110,7 +149,7 @@ impl Catalog {
         let mut text = format!("{VERSION_LINE}\n");
         for (name, entry) in &self.topics {
             // Writing to a String can not fail.
-            let _ = write!(text, "{name} {} {}", entry.id, if entry.ready { "ready" } else { "creating" });
+            let _ = write!(text, "{name} {} {}", entry.id, entry.state.word());
             for (property, value) in entry.config.properties() {
                 let _ = write!(text, " {property}={value}");
             }
@@ -144,18 +183,14 @@ fn parse_line(line: &str) -> Option<(TopicName, CatalogEntry)> {
     let mut words = line.split(' ');
     let name = TopicName::new(words.next()?).ok()?;
     let id = TopicId::parse(words.next()?)?;
-    let ready = match words.next()? {
-        "ready" => true,
-        "creating" => false,
-        _ => return None,
-    };
+    let state = TopicState::parse(words.next()?)?;
     let mut config = TopicConfig::default();
     for word in words {
         let (property, value) = word.split_once('=')?;
         config.set(property, value).ok()?;
     }
     config.validate().ok()?;
-    Some((name, CatalogEntry { id, ready, config }))
+    Some((name, CatalogEntry { id, state, config }))
 }
 
 #[cfg(test)]
@@ -184,9 +219,9 @@ mod tests {
         disk.create_dir(root).unwrap();
         let mut catalog = Catalog::read(&disk, root).unwrap();
         assert!(catalog.topics.is_empty());
-        for (name, ready) in [("orders", true), ("a.b-c", false)] {
+        for (name, (state, _)) in ["orders", "a.b-c", "x", "y"].into_iter().zip(TopicState::WORDS) {
             let config = TopicConfig::default().partitions(3);
-            let entry = CatalogEntry { id: TopicId::random().unwrap(), ready, config };
+            let entry = CatalogEntry { id: TopicId::random().unwrap(), state, config };
             catalog.topics.insert(TopicName::new(name).unwrap(), entry);
         }
         catalog.write(&disk).unwrap();

@@ -4,12 +4,14 @@
 //! - A topic is in the catalog before its first directory exists, so a crash never leaves a topic that is half made:
 //!   the next open finishes it.
 //! - A log is opened at most once at a time; whoever asks while it is opened waits.
+//! - Partitions are added, never taken away: a number, once there, stays good until the topic is deleted.
 
 pub(crate) mod catalog;
 mod partition;
 pub(crate) mod partitioner;
 mod record;
 mod registry;
+pub(crate) mod table;
 
 use std::any::Any;
 use std::fmt;
@@ -17,9 +19,13 @@ use std::fmt;
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent};
-use crate::sync::{Arc, RwLock};
+use crate::storage::read_small;
+use crate::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock, in_parallel};
 use crate::time::Clock;
 use crate::types::TopicName;
+
+use catalog::TopicId;
+use table::Table;
 
 pub use partition::{BatchReceipt, Partition, Scan};
 pub use record::{Record, To};
@@ -35,6 +41,7 @@ enum State {
     /// A broker's topic of which this directory holds other partitions only.
     Absent,
     Closed(Option<Arc<Log>>),
+    Deleted,
 }
 
 /// One partition of a topic, open or not.
@@ -50,9 +57,14 @@ pub(crate) struct TopicInner {
     /// A small number, for tables.
     pub(crate) index: usize,
     pub(crate) name: TopicName,
-    pub(crate) config: TopicConfig,
     pub(crate) context: Arc<Context>,
-    slots: Vec<Slot>,
+    /// `None`: a broker's; a file tells it.
+    id: Option<TopicId>,
+    config: RwLock<Arc<TopicConfig>>,
+    /// The settings refuse some timestamps: kept apart, since every record asks.
+    limits_timestamps: AtomicBool,
+    slots: Table<Slot>,
+    partitions: AtomicU32,
 }
 
 impl TopicInner {
@@ -60,15 +72,74 @@ impl TopicInner {
     pub(crate) fn new(
         index: usize,
         name: TopicName,
+        id: Option<TopicId>,
         config: TopicConfig,
         context: Arc<Context>,
         hints: Vec<Option<OpenHints>>,
     ) -> Self {
-        let slot = |hint: Option<OpenHints>| Slot {
-            state: RwLock::new(hint.map_or(State::Absent, State::NotOpened)),
-            bells: Arc::default(),
+        let topic = TopicInner {
+            index,
+            name,
+            context,
+            id,
+            limits_timestamps: AtomicBool::new(config.limits_timestamps()),
+            config: RwLock::new(Arc::new(config)),
+            slots: Table::default(),
+            partitions: AtomicU32::new(0),
         };
-        TopicInner { index, name, config, context, slots: hints.into_iter().map(slot).collect() }
+        topic.add(hints);
+        topic
+    }
+
+    /// Adds partitions behind those that are there.
+    pub(crate) fn add(&self, hints: Vec<Option<OpenHints>>) {
+        for hint in hints {
+            let number = self.partitions();
+            let slot = || Slot {
+                state: RwLock::new(hint.map_or(State::Absent, State::NotOpened)),
+                bells: Arc::default(),
+            };
+            self.slots.get_or_init(number as usize, slot);
+            self.partitions.store(number + 1, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&self.config.read())
+    }
+
+    /// Goes by other settings from the next append on; the number of partitions is not looked at.
+    pub(crate) fn set_config(&self, config: TopicConfig) {
+        let config = Arc::new(config);
+        self.limits_timestamps.store(config.limits_timestamps(), Ordering::Relaxed);
+        // First here: a log that is opened from now on goes by it.
+        *self.config.write() = Arc::clone(&config);
+        for slot in self.slots() {
+            let log = match &*slot.state.read() {
+                State::Open(log) => Arc::clone(log),
+                _ => continue,
+            };
+            log.set_config(&config);
+        }
+    }
+
+    /// Makes everything durable that was appended before the call, whatever the topic promises.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        in_parallel(self.context.threads, &self.opened_logs(), |(_, log)| log.sync_all())
+    }
+
+    pub(crate) fn id(&self) -> Option<TopicId> {
+        let file = || {
+            let dirs = (0..self.partitions()).map(|p| self.context.root.join(format!("{}-{p}", self.name)));
+            let texts =
+                dirs.map(|dir| read_small(self.context.storage.as_ref(), &dir.join("partition.metadata")));
+            texts.filter_map(|text| TopicId::of_metadata(&text.ok()??)).next()
+        };
+        self.id.or_else(file)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        (0..self.partitions() as usize).filter_map(|number| self.slots.get(number))
     }
 
     /// Refuses a record whose timestamp is too far from now.
@@ -76,11 +147,13 @@ impl TopicInner {
     pub(crate) fn check_timestamp(&self, timestamp: Option<i64>) -> Result<()> {
         let now = || self.context.clock.now_ms();
         match timestamp {
-            Some(timestamp) if !self.config.takes_timestamp(timestamp, now) => {
-                Err(self.wrong_times(vec![0], now()))
-            }
+            Some(timestamp) if !self.takes_timestamp(timestamp, now) => Err(self.wrong_times(vec![0], now())),
             _ => Ok(()),
         }
+    }
+
+    fn takes_timestamp(&self, timestamp: i64, now: impl FnOnce() -> i64) -> bool {
+        !self.limits_timestamps.load(Ordering::Relaxed) || self.config().takes_timestamp(timestamp, now)
     }
 
     #[cold]
@@ -88,12 +161,14 @@ impl TopicInner {
         ErrorKind::InvalidTimestamp { topic: self.name.to_string(), records, now_ms }.into()
     }
 
+    #[inline]
     pub(crate) fn partitions(&self) -> u32 {
-        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+        self.partitions.load(Ordering::Acquire)
     }
 
     fn slot(&self, partition: i32) -> Result<&Slot> {
-        usize::try_from(partition).ok().and_then(|p| self.slots.get(p)).ok_or_else(|| self.unknown(partition))
+        let slot = usize::try_from(partition).ok().and_then(|p| self.slots.get(p));
+        slot.ok_or_else(|| self.unknown(partition))
     }
 
     pub(crate) fn unknown(&self, partition: i32) -> Error {
@@ -123,10 +198,11 @@ impl TopicInner {
             State::Damaged(error, _) => return Err(error.clone()),
             State::Absent => return Err(self.unknown(partition)),
             State::Closed(_) => return Err(ErrorKind::Closed.into()),
+            State::Deleted => return Err(self.deleted()),
             State::NotOpened(hints) => hints.clone(),
         };
         let bells = Arc::clone(&slot.bells);
-        match Log::open(&self.context, &self.name, partition, &self.config, hints.clone(), bells) {
+        match Log::open(&self.context, &self.name, partition, self.config(), hints.clone(), bells) {
             Ok((log, events)) => {
                 *state = State::Open(Arc::clone(&log));
                 Ok((log, self.report(partition, events)))
@@ -158,7 +234,8 @@ impl TopicInner {
             _ => None,
         };
         if let Some(log) = &open {
-            log.abandon();
+            log.commit_last();
+            log.abandon(ErrorKind::Closed);
             // What it calls belongs to users: no lock is held.
             log.run_completions();
         }
@@ -176,7 +253,7 @@ impl TopicInner {
                     *state = State::NotOpened(hints);
                 }
                 State::Damaged(_, hints) => *state = State::NotOpened(hints.clone()),
-                State::Open(_) | State::NotOpened(_) | State::Absent | State::Closed(_) => {}
+                State::Open(_) | State::NotOpened(_) | State::Absent | State::Closed(_) | State::Deleted => {}
             }
         }
         self.open(partition).map(|(_, report)| report)
@@ -189,15 +266,15 @@ impl TopicInner {
             State::Open(log) | State::Closed(Some(log)) => Some((p, Arc::clone(log))),
             _ => None,
         };
-        (0..).zip(&self.slots).filter_map(opened).collect()
+        (0..).zip(self.slots()).filter_map(opened).collect()
     }
 
     /// Whether no partition is damaged or poisoned.
     pub(crate) fn is_sound(&self) -> bool {
-        self.slots.iter().all(|slot| match &*slot.state.read() {
+        self.slots().all(|slot| match &*slot.state.read() {
             State::Damaged(..) => false,
             State::Open(log) | State::Closed(Some(log)) => log.failure().is_none(),
-            State::NotOpened(_) | State::Absent | State::Closed(None) => true,
+            State::NotOpened(_) | State::Absent | State::Closed(None) | State::Deleted => true,
         })
     }
 
@@ -214,16 +291,33 @@ impl TopicInner {
         }
     }
 
+    fn deleted(&self) -> Error {
+        ErrorKind::TopicDeleted { topic: self.name.to_string() }.into()
+    }
+
+    /// Gives all files up. Whoever waits here, and every later call, is told that the topic was deleted; what readers
+    /// hold stays good.
+    pub(crate) fn delete(&self) {
+        for slot in self.slots() {
+            let before = std::mem::replace(&mut *slot.state.write(), State::Deleted);
+            if let State::Open(log) = before {
+                log.abandon(ErrorKind::TopicDeleted { topic: self.name.to_string() });
+                log.run_completions();
+            }
+            slot.bells.ring();
+        }
+    }
+
     /// Closes all partitions; the first error is returned, the others are closed all the same.
     pub(crate) fn close(&self) -> Result<()> {
         let mut result = Ok(());
-        for slot in &self.slots {
+        for slot in self.slots() {
             let log = {
                 let mut state = slot.state.write();
                 let log = match &*state {
                     State::Open(log) => Some(Arc::clone(log)),
                     // Still to be seen: a damaged partition keeps the stop from counting as clean.
-                    State::Damaged(..) => continue,
+                    State::Damaged(..) | State::Deleted => continue,
                     // Nor does one that was not looked at after a crash, for lack of space or of descriptors.
                     State::NotOpened(hints) if !hints.clean => {
                         let hints = hints.clone();
@@ -269,9 +363,15 @@ impl Topic {
         self.inner.partitions()
     }
 
-    /// What it was created with; Kafka's defaults for a topic that a broker made.
-    pub fn config(&self) -> &TopicConfig {
-        &self.inner.config
+    /// Its id, in the form that Kafka's tools show; another one when a topic of the same name is made anew. `None` for
+    /// one that a broker made and left no id of.
+    pub fn id(&self) -> Option<String> {
+        self.inner.id().map(|id| id.to_string())
+    }
+
+    /// Its settings as they are now; Kafka's defaults for a topic that a broker made.
+    pub fn config(&self) -> TopicConfig {
+        TopicConfig::clone(&self.inner.config())
     }
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {

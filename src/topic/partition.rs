@@ -100,7 +100,7 @@ impl Partition {
             let timestamp = record.timestamp_ms.unwrap_or(now);
             let index =
                 builder.push(timestamp, record.key, record.value, record.headers).map_err(Error::from)?;
-            if !topic.config.takes_timestamp(timestamp, || now) {
+            if !topic.takes_timestamp(timestamp, || now) {
                 wrong_times.push(index);
             }
         }
@@ -110,7 +110,7 @@ impl Partition {
         if builder.is_empty() {
             return Err(ErrorKind::InvalidRecord { why: "an append needs at least one" }.into());
         }
-        let (codec, level) = topic.config.codec(Compression::None, None);
+        let (codec, level) = topic.config().codec(Compression::None, None);
         let mut batch = [builder.seal(codec, level, &mut Vec::new())?];
         let log = self.log()?;
         log.append(&mut batch, expected_end)?;
@@ -119,7 +119,7 @@ impl Partition {
         let durability = match acks {
             Acks::All => {
                 log.wait_committed(offsets.end, None)?;
-                log.durability()
+                log.durability(offsets.end)
             }
             Acks::None | Acks::Leader => {
                 log.bound_unsynced()?;

@@ -34,14 +34,13 @@ pub(crate) fn partition_of(key: &[u8], partitions: u32) -> u32 {
 /// Kafka's built-in partitioner also weighs partitions by their queues; here nothing queues.
 #[derive(Debug)]
 pub(crate) struct Sticky {
-    partitions: u32,
     current: AtomicU32,
     random: AtomicU64,
 }
 
 impl Sticky {
     pub(crate) fn new(seed: u64, partitions: u32) -> Self {
-        let sticky = Sticky { partitions, current: AtomicU32::new(0), random: AtomicU64::new(seed | 1) };
+        let sticky = Sticky { current: AtomicU32::new(0), random: AtomicU64::new(seed | 1) };
         sticky.current.store(sticky.random_below(partitions), Ordering::Relaxed);
         sticky
     }
@@ -52,11 +51,11 @@ impl Sticky {
         self.current.load(Ordering::Relaxed)
     }
 
-    /// Leaves `partition`, whose batch is full, unless another thread has left it already.
-    pub(crate) fn leave(&self, partition: u32) {
-        if self.partitions > 1 {
-            let step = 1 + self.random_below(self.partitions - 1);
-            let next = (partition + step) % self.partitions;
+    /// Leaves `partition`, whose batch is full, for another of `partitions`, unless another thread has left it already.
+    pub(crate) fn leave(&self, partition: u32, partitions: u32) {
+        if partitions > 1 {
+            let step = 1 + self.random_below(partitions - 1);
+            let next = (partition + step) % partitions;
             let _ = self.current.compare_exchange(partition, next, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
@@ -116,14 +115,14 @@ mod tests {
             let here = sticky.current();
             assert_eq!(sticky.current(), here);
             counts[here as usize] += 1;
-            sticky.leave((here + 1) % 4);
+            sticky.leave((here + 1) % 4, 4);
             assert_eq!(sticky.current(), here, "another partition's full batch is no reason to leave");
-            sticky.leave(here);
+            sticky.leave(here, 4);
             assert_ne!(sticky.current(), here);
         }
         assert!(counts.iter().all(|count| (700..1_300).contains(count)), "{counts:?}");
         let alone = Sticky::new(7, 1);
-        alone.leave(0);
+        alone.leave(0, 1);
         assert_eq!(alone.current(), 0);
     }
 }

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use super::TopicInner;
 use crate::error::{ErrorKind, Result, each};
-use crate::sync::{Arc, AtomicBool, Ordering, RwLock};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, RwLock};
 
 /// The topics of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     by_name: RwLock<HashMap<Arc<str>, Arc<TopicInner>>>,
+    next_index: AtomicUsize,
     closed: AtomicBool,
 }
 
@@ -26,9 +27,13 @@ impl Topics {
         self.by_name.read().contains_key(name)
     }
 
-    /// How many there are, which is the index of the next.
-    pub(crate) fn len(&self) -> usize {
-        self.by_name.read().len()
+    /// An index for a topic that is to be inserted; none is given twice.
+    pub(crate) fn next_index(&self) -> usize {
+        self.next_index.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        self.by_name.write().remove(name);
     }
 
     pub(crate) fn insert(&self, topic: &Arc<TopicInner>) {

@@ -137,7 +137,7 @@ impl Inner {
         let (parent_id, name) = self.state.find_parent(dir, "create directory")?;
         let (id, seq) = (self.state.new_dir(), self.ops);
         self.state.change(parent_id, seq, NameOp::Link { name: name.into(), child: Child::Dir(id) });
-        self.sync_dir(parent(dir))
+        Ok(())
     }
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {

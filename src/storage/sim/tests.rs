@@ -8,6 +8,7 @@ const A: &str = "/d/a";
 fn disk() -> SimDisk {
     let disk = SimDisk::new(1);
     disk.create_dir(Path::new("/d")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
     disk
 }
 
@@ -293,6 +294,7 @@ fn a_failing_write_may_be_short() {
 fn a_full_disk_takes_what_fits_and_goes_on_when_space_returns() {
     for disk in [SimDisk::new(0), SimDisk::in_memory()] {
         disk.create_dir(Path::new("/d")).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
         disk.set_capacity(Some(10));
         let file = new_file(&disk, b"12345678");
         let error = file.write_at(b"abcd", 8).unwrap_err();
@@ -341,6 +343,7 @@ fn planted_files_are_durable() {
 fn a_disk_in_memory_frees_what_is_removed() {
     let disk = SimDisk::in_memory();
     disk.create_dir(Path::new("/d")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
     let file = new_file(&disk, &[1; 10_000]);
     disk.remove_file(Path::new(A)).unwrap();
     assert_eq!(disk.0.lock().state.files.len(), 1);

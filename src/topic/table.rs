@@ -6,7 +6,7 @@ const BUCKETS: usize = 24;
 
 /// Values by small number; a value never moves once it is there.
 #[derive(Debug)]
-pub(super) struct Table<T> {
+pub(crate) struct Table<T> {
     /// Bucket `b` holds the 2^b values from 2^b - 1 on.
     buckets: [OnceLock<Box<[OnceLock<T>]>>; BUCKETS],
 }
@@ -18,9 +18,16 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
+    /// The value at `index`, if it was made.
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> Option<&T> {
+        let bucket = (index + 1).ilog2() as usize;
+        self.buckets.get(bucket)?.get()?.get(index + 1 - (1 << bucket))?.get()
+    }
+
     /// The value at `index`, made by `make` on first use. `None` beyond 16 million.
     #[inline]
-    pub(super) fn get_or_init(&self, index: usize, make: impl FnOnce() -> T) -> Option<&T> {
+    pub(crate) fn get_or_init(&self, index: usize, make: impl FnOnce() -> T) -> Option<&T> {
         let bucket = (index + 1).ilog2() as usize;
         let cells = self
             .buckets
@@ -29,7 +36,7 @@ impl<T> Table<T> {
         Some(cells.get(index + 1 - (1 << bucket))?.get_or_init(make))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.buckets.iter().filter_map(OnceLock::get).flat_map(|cells| cells.iter()).filter_map(OnceLock::get)
     }
 }
@@ -45,6 +52,7 @@ mod tests {
             assert_eq!(table.get_or_init(i, || i * 10), Some(&(i * 10)));
         }
         assert_eq!(table.get_or_init(7, || unreachable!()), Some(&70));
+        assert_eq!((table.get(7), table.get(100)), (Some(&70), None));
         assert_eq!(table.iter().count(), 100);
         assert_eq!(table.get_or_init(1 << 30, || 0), None);
     }
