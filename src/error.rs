@@ -110,8 +110,14 @@ pub enum ErrorKind {
         valid: Range<i64>,
     },
     /// A compare-and-append found another end.
-    #[error("expected the log to end at {expected}, it ends at {actual}: read what is new and decide again")]
+    #[error(
+        "expected {topic}-{partition} to end at {expected}, it ends at {actual}: read what is new and decide again"
+    )]
     OffsetMismatch {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
         /// The end given by the caller.
         expected: i64,
         /// The end found.
@@ -186,13 +192,17 @@ pub enum ErrorKind {
         path: PathBuf,
     },
     /// The producer's memory stayed full.
-    #[error("buffer.memory stayed full for {waited:?}: the disk is slower than the senders")]
+    #[error(
+        "buffer.memory stayed full for {waited:?}: the disk is slower than the senders; send again later, or raise it"
+    )]
     BufferFull {
         /// How long the call waited.
         waited: Duration,
     },
     /// A wait ended before what it waited for.
-    #[error("timed out after {waited:?}")]
+    #[error(
+        "timed out after {waited:?}: what was begun goes on; wait again, or look with Delivery::try_receipt"
+    )]
     TimedOut {
         /// How long the call waited.
         waited: Duration,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use logstead::{
     Acks, AutoOffsetReset, Consumer, ConsumerConfig, Durability, ErrorKind, FaultKind, FaultOp, Maintenance,
-    Record, Records, SimDisk, Store, Topic, TopicConfig,
+    ProducerConfig, Record, Records, SimDisk, Store, Topic, TopicConfig,
 };
 
 /// A topic with `per_partition` records in each partition, committed one batch each.
@@ -400,4 +400,27 @@ fn a_poll_that_waits_commits_what_is_appended_meanwhile() {
     let mut consumer = reader(&store, ConsumerConfig::default());
     store.producer().unwrap().send(Record::to(&topic).value("lingers")).unwrap();
     assert_eq!(consumer.poll(Duration::from_secs(60)).unwrap().len(), 1);
+}
+
+// An offset that the library gave out is no reason to start over.
+#[test]
+fn a_seek_to_a_record_that_is_not_committed_yet_waits_for_it() {
+    for reset in [AutoOffsetReset::Earliest, AutoOffsetReset::Latest, AutoOffsetReset::None] {
+        let store =
+            Store::options().maintenance(Maintenance::Manual).disk(&SimDisk::new(1)).open("/s").unwrap();
+        let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+        let producer = store.producer_with(ProducerConfig::default().acks(Acks::Leader)).unwrap();
+        for _ in 0..5 {
+            producer.send(Record::to(&topic).value("v")).unwrap().wait().unwrap();
+        }
+        let mut consumer = store.consumer_with(ConsumerConfig::default().auto_offset_reset(reset)).unwrap();
+        consumer.assign_all(["t"]).unwrap();
+        consumer.seek("t", 0, 4).unwrap();
+        let records = consumer.poll(Duration::from_millis(100)).unwrap();
+        assert_eq!(records.iter().map(|record| record.offset()).collect::<Vec<_>>(), [4], "{reset:?}");
+        assert!(matches!(consumer.seek("t", 0, -1).unwrap_err().kind(), ErrorKind::OffsetOutOfRange { .. }));
+        assert_eq!(consumer.position("t", 0).unwrap(), 5);
+        consumer.pause("t", 0).unwrap();
+        assert_eq!(consumer.paused().collect::<Vec<_>>(), [("t", 0)]);
+    }
 }

@@ -1,6 +1,6 @@
-//! Random schedules against a plain model: sends, waits, appends, polls, seeks, pauses, clock jumps, faults, kills, power
-//! cuts, reopening. One in five runs with the store's own threads and the system's clock: these append and sync when
-//! they like, so such a schedule does not replay exactly.
+//! Random schedules against a plain model: sends, waits, appends, polls, seeks, pauses, clock jumps, faults, kills,
+//! power cuts, reopening. One in five runs with the store's own threads and the system's clock: these append and sync
+//! when they like, so such a schedule does not replay exactly.
 //!
 //! The model knows what was issued, what was seen in each log, and what of it may go: nothing of a `Disk` topic, of a
 //! `PageCache` topic what a power cut or a failed sync takes from its end.

@@ -179,12 +179,12 @@ fn acks_none_leader_and_all_complete_when_they_say() {
         producer.send(Record::to(&topic).value("v")).unwrap().wait().unwrap()
     };
     let none = send(Acks::None);
-    assert_eq!((none.offset, none.durability), (-1, Durability::PageCache));
+    assert_eq!((none.offset, none.durability), (-1, None));
     let leader = send(Acks::Leader);
-    assert_eq!((leader.offset, leader.durability), (1, Durability::PageCache));
+    assert_eq!((leader.offset, leader.durability), (1, Some(Durability::PageCache)));
     assert_eq!(topic.partition(0).unwrap().high_watermark(), 0, "nothing was synced for it");
     let all = send(Acks::All);
-    assert_eq!((all.offset, all.durability), (2, Durability::Disk));
+    assert_eq!((all.offset, all.durability), (2, Some(Durability::Disk)));
     assert_eq!(topic.partition(0).unwrap().high_watermark(), 3);
 }
 
@@ -538,4 +538,110 @@ fn batches_are_never_larger_than_the_topic_takes_and_a_record_that_is_fails_alon
     assert!(matches!(writer.flush().unwrap_err().kind(), ErrorKind::RecordTooLarge { limit: 1_000, .. }));
     writer.send(Record::to(&topic).value("after")).unwrap();
     assert_eq!(writer.flush().unwrap(), 41);
+}
+
+// ───────── what a fresh user found
+
+/// A store whose next write fails, once or for ever.
+fn about_to_fail(sticky: bool) -> (SimDisk, Store, logstead::Topic) {
+    let disk = SimDisk::new(1);
+    let store = Store::options().maintenance(Maintenance::Manual).disk(&disk).open("/s").unwrap();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    topic.partition(0).unwrap();
+    disk.fail_nth(FaultOp::Write, 1, FaultKind::NoSpace, sticky);
+    (disk, store, topic)
+}
+
+#[test]
+fn closing_the_store_tells_of_accepted_records_that_could_not_be_written() {
+    for dropped in [false, true] {
+        let (_disk, store, topic) = about_to_fail(false);
+        let producer = store.producer_with(ProducerConfig::default().linger_ms(60_000)).unwrap();
+        producer.send(Record::to(&topic).value("lost")).unwrap();
+        let kept = (!dropped).then_some(producer);
+        let error = store.close().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Full { .. }), "{error}");
+        drop(kept);
+    }
+    let (_disk, store, topic) = about_to_fail(true);
+    let mut writer = topic.partition(0).unwrap().writer(ProducerConfig::default()).unwrap();
+    writer.send(Record::to(&topic).value("lost")).unwrap();
+    drop(writer);
+    assert!(store.close().is_err());
+}
+
+#[test]
+fn closing_the_store_does_not_repeat_what_a_delivery_told() {
+    let (_disk, store, topic) = about_to_fail(false);
+    let producer = store.producer().unwrap();
+    let delivery = producer.send(Record::to(&topic).value("lost")).unwrap();
+    assert!(delivery.wait().is_err());
+    store.close().unwrap();
+    drop(producer);
+}
+
+#[test]
+fn a_failed_flush_commits_what_could_be_written() {
+    let (disk, store, topic) = about_to_fail(false);
+    disk.clear_faults();
+    let producer = store.producer_with(ProducerConfig::default().acks(Acks::Leader)).unwrap();
+    producer.send(Record::to(&topic).value("good")).unwrap().wait().unwrap();
+    disk.fail_nth(FaultOp::Write, 1, FaultKind::NoSpace, false);
+    producer.send(Record::to(&topic).value("lost")).unwrap();
+    assert!(matches!(producer.flush().unwrap_err().kind(), ErrorKind::Full { .. }));
+    assert_eq!(topic.partition(0).unwrap().high_watermark(), 1);
+}
+
+#[test]
+fn calls_that_would_wait_are_refused_in_a_hook_before_they_did_anything() {
+    let store = Store::in_memory().unwrap();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let other = store.create_topic("other", TopicConfig::default()).unwrap();
+    let producer = store.producer().unwrap();
+    let (own, said) = (producer.clone(), Arc::new(Mutex::new(Vec::new())));
+    let (partition, say) = (other.partition(0).unwrap(), Arc::clone(&said));
+    producer
+        .on_delivery(move |_| {
+            let record = Record::to(partition.topic()).value("v");
+            let mut writer = partition.writer(ProducerConfig::default()).unwrap();
+            let errors = [
+                partition.append([record], None, Acks::All).unwrap_err(),
+                writer.flush().unwrap_err(),
+                own.clone().close().unwrap_err(),
+            ];
+            say.lock().unwrap().extend(errors.map(|error| error.to_string()));
+        })
+        .unwrap();
+    producer.send(Record::to(&topic).value("v")).unwrap().wait().unwrap();
+    let said = said.lock().unwrap();
+    for (error, call) in said.iter().zip(["Partition::append", "Writer::flush", "Producer::close"]) {
+        assert!(error.starts_with(call), "{error}");
+    }
+    assert_eq!((said.len(), other.partition(0).unwrap().log_end_offset()), (3, 0));
+    producer.send(Record::to(&topic).value("it goes on")).unwrap();
+}
+
+#[test]
+fn each_codec_has_its_own_level_whatever_the_order() {
+    let orders = [
+        [("compression.type", "zstd"), ("compression.zstd.level", "3"), ("compression.gzip.level", "9")],
+        [("compression.gzip.level", "9"), ("compression.zstd.level", "3"), ("compression.type", "zstd")],
+    ];
+    for properties in orders {
+        let config = ProducerConfig::from_properties(properties).unwrap();
+        assert_eq!(
+            config,
+            ProducerConfig::default().compression(Compression::Zstd).zstd_level(3).gzip_level(9)
+        );
+    }
+}
+
+#[test]
+fn a_writer_of_a_closed_store_takes_nothing() {
+    let store = Store::in_memory().unwrap();
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let mut writer = topic.partition(0).unwrap().writer(ProducerConfig::default()).unwrap();
+    store.close().unwrap();
+    let error = writer.send(Record::to(&topic).value("v")).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Closed), "{error}");
 }

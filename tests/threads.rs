@@ -55,7 +55,7 @@ fn records_per_sync(producer_of: impl Fn(&Store) -> Box<dyn Fn() -> Producer>) -
                 for n in 0..EACH {
                     let value = format!("{i} {n}");
                     let receipt = producer.send(Record::to("t").value(&value)).unwrap().wait().unwrap();
-                    assert_eq!(receipt.durability, Durability::Disk);
+                    assert_eq!(receipt.durability, Some(Durability::Disk));
                     assert!(receipt.offset > last);
                     last = receipt.offset;
                 }
@@ -617,4 +617,49 @@ fn what_is_accepted_beside_a_close_is_there_or_refused() {
         let reopened = logstead::Store::options().disk(&disk).open("/s").unwrap();
         assert_eq!(reopened.topic("t").unwrap().partition(0).unwrap().high_watermark(), accepted);
     }
+}
+
+#[test]
+fn no_sender_sleeps_over_a_batch_that_it_could_append_to_make_room() {
+    for round in 0..40 {
+        let maintenance = if round % 2 == 0 { Maintenance::Manual } else { Maintenance::Threads };
+        let store = open(&SimDisk::new(round), maintenance);
+        let topic = store.create_topic("t", TopicConfig::default().partitions(20)).unwrap();
+        let config = ProducerConfig::default()
+            .batch_size(1_000)
+            .buffer_memory(1_000)
+            .linger_ms(60_000)
+            .max_block_ms(20_000);
+        let producer = store.producer_with(config).unwrap();
+        thread::scope(|scope| {
+            for t in 0..4 {
+                let (producer, topic) = (&producer, &topic);
+                scope.spawn(move || {
+                    for i in 0..300 {
+                        let record = Record::to(topic).partition((i * 7 + t) % 20).value(&[0; 40][..]);
+                        producer.send(record).unwrap();
+                    }
+                });
+            }
+        });
+        store.close().unwrap();
+    }
+}
+
+// A lane that was emptied by others stayed listed, and its next batch woke nobody.
+#[test]
+fn a_batch_of_a_lane_that_others_emptied_lingers_no_longer_than_it_may() {
+    let store = open(&SimDisk::new(1), Maintenance::Threads);
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let producer = store.producer_with(ProducerConfig::default().linger_ms(1).acks(Acks::Leader)).unwrap();
+    for _ in 0..200 {
+        producer.send(Record::to(&topic).value("v")).unwrap().wait().unwrap();
+        let start = Instant::now();
+        let delivery = producer.send(Record::to(&topic).value("v")).unwrap();
+        while delivery.try_receipt().is_none() {
+            assert!(start.elapsed() < Duration::from_millis(700), "nobody appends it");
+            thread::yield_now();
+        }
+    }
+    store.close().unwrap();
 }

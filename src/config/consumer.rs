@@ -1,6 +1,6 @@
 //! How a consumer fetches.
 
-use super::{check, invalid, parse, unknown};
+use super::{check, each_once, invalid, parse, unknown};
 use crate::error::Result;
 
 /// Where reading starts when no position was set, or the position is gone: Kafka's `auto.offset.reset`.
@@ -135,9 +135,7 @@ impl ConsumerConfig {
     /// that contradict each other.
     pub fn from_properties<'a>(properties: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
         let mut config = ConsumerConfig::default();
-        for (name, value) in properties {
-            config.set(name, value)?;
-        }
+        each_once(properties, |name, value| config.set(name, value))?;
         config.validate()?;
         Ok(config)
     }

@@ -29,6 +29,21 @@ fn parse<T: FromStr>(name: &'static str, value: &str) -> Result<T> {
     value.trim().parse().map_err(|_| invalid(name, value, "is not a value of this setting"))
 }
 
+/// Sets properties; one that is named twice is an error.
+fn each_once<'a>(
+    properties: impl IntoIterator<Item = (&'a str, &'a str)>,
+    mut set: impl FnMut(&'a str, &'a str) -> Result<()>,
+) -> Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    for (name, value) in properties {
+        if !seen.insert(name) {
+            return Err(invalid("property", name, "is given twice"));
+        }
+        set(name, value)?;
+    }
+    Ok(())
+}
+
 fn unknown(name: &str) -> Error {
     invalid("property", name, "is not known here")
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{check, invalid, parse, unknown};
+use super::{check, each_once, invalid, parse, unknown};
 use crate::error::Result;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::sync::Arc;
@@ -20,7 +20,8 @@ use crate::types::{Acks, Compression};
 pub struct ProducerConfig {
     pub(crate) acks: Acks,
     pub(crate) compression: Compression,
-    pub(crate) compression_level: Option<i32>,
+    /// By codec, as far as they were set.
+    levels: Levels,
     pub(crate) batch_size: usize,
     pub(crate) linger_ms: u64,
     pub(crate) buffer_memory: usize,
@@ -29,6 +30,13 @@ pub struct ProducerConfig {
     pub(crate) delivery_timeout_ms: u64,
     pub(crate) partitioner_ignore_keys: bool,
     pub(crate) partitioner: Option<SharedPartitioner>,
+}
+
+/// Levels of the codecs that have some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Levels {
+    zstd: Option<i32>,
+    gzip: Option<i32>,
 }
 
 /// Chooses a partition for records that name none.
@@ -62,7 +70,7 @@ impl Default for ProducerConfig {
         ProducerConfig {
             acks: Acks::All,
             compression: Compression::None,
-            compression_level: None,
+            levels: Levels::default(),
             batch_size: 16_384,
             linger_ms: 5,
             buffer_memory: 8 << 20,
@@ -90,14 +98,30 @@ impl ProducerConfig {
         self
     }
 
-    /// `compression.zstd.level`, `compression.gzip.level`: default 3 and 6. LZ4 here has one level, the fast one.
+    /// `compression.zstd.level`, -131,072 to 22, default 3.
     #[must_use]
-    pub fn compression_level(mut self, level: i32) -> Self {
-        self.compression_level = Some(level);
+    pub fn zstd_level(mut self, level: i32) -> Self {
+        self.levels.zstd = Some(level);
         self
     }
 
-    /// `batch.size`: bytes of a batch before it is sent, header included. Default 16,384.
+    /// `compression.gzip.level`, 1 to 9, default 6. LZ4 here has one level, the fast one.
+    #[must_use]
+    pub fn gzip_level(mut self, level: i32) -> Self {
+        self.levels.gzip = Some(level);
+        self
+    }
+
+    /// The level that was set for a codec.
+    pub(crate) fn level(&self, codec: Compression) -> Option<i32> {
+        match codec {
+            Compression::Zstd => self.levels.zstd,
+            Compression::Gzip => self.levels.gzip,
+            _ => None,
+        }
+    }
+
+    /// `batch.size`: bytes of a batch before it is sent, header included, at most 100 MiB. Default 16,384.
     ///
     /// A record that is larger goes in a batch of its own; 0 gives one record a batch.
     #[must_use]
@@ -115,7 +139,8 @@ impl ProducerConfig {
         self
     }
 
-    /// `buffer.memory`: bytes of batches not yet handed to the operating system. Default 8 MiB.
+    /// `buffer.memory`: bytes of batches not yet handed to the operating system, at least `batch.size`. Default
+    /// 8 MiB.
     ///
     /// Kafka's 32 MiB bridge a network; here a batch waits for nothing but the disk.
     #[must_use]
@@ -131,14 +156,18 @@ impl ProducerConfig {
         self
     }
 
-    /// `max.request.size`: the largest record, uncompressed. Default 1 MiB.
+    /// `max.request.size`: the largest record in bytes, uncompressed, at most 100 MiB. Default 1 MiB.
+    ///
+    /// The topic's `max.message.bytes` holds for the batch as it is stored: a record may pass this one and fail that
+    /// one, which its delivery says.
     #[must_use]
     pub fn max_request_size(mut self, bytes: usize) -> Self {
         self.max_request_size = bytes;
         self
     }
 
-    /// `delivery.timeout.ms`: the longest that `wait` waits, at least `linger.ms`. Default 120,000.
+    /// `delivery.timeout.ms`: the longest that `wait` waits, at least `linger.ms`. Default 120,000. A sync that `wait`
+    /// leads is not broken off.
     #[must_use]
     pub fn delivery_timeout_ms(mut self, ms: u64) -> Self {
         self.delivery_timeout_ms = ms;
@@ -176,9 +205,7 @@ impl ProducerConfig {
     /// that contradict each other.
     pub fn from_properties<'a>(properties: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
         let mut config = ProducerConfig::default();
-        for (name, value) in properties {
-            config.set(name, value)?;
-        }
+        each_once(properties, |name, value| config.set(name, value))?;
         config.validate()?;
         Ok(config)
     }
@@ -195,8 +222,8 @@ impl ProducerConfig {
                 }
             }
             "compression.type" => self.compression = parse("compression.type", value)?,
-            "compression.zstd.level" => self.compression_level = level("compression.zstd.level")?,
-            "compression.gzip.level" => self.compression_level = level("compression.gzip.level")?,
+            "compression.zstd.level" => self.levels.zstd = level("compression.zstd.level")?,
+            "compression.gzip.level" => self.levels.gzip = level("compression.gzip.level")?,
             "batch.size" => self.batch_size = parse("batch.size", value)?,
             "linger.ms" => self.linger_ms = parse("linger.ms", value)?,
             "buffer.memory" => self.buffer_memory = parse("buffer.memory", value)?,
@@ -214,10 +241,10 @@ impl ProducerConfig {
     pub(crate) fn validate(&self) -> Result<()> {
         check(self.batch_size <= BATCH_BYTES_MAX, "batch.size", self.batch_size, "must be at most 100 MiB")?;
         check(
-            self.max_request_size <= BATCH_BYTES_MAX,
+            (1..=BATCH_BYTES_MAX).contains(&self.max_request_size),
             "max.request.size",
             self.max_request_size,
-            "must be at most 100 MiB",
+            "must be 1 byte to 100 MiB",
         )?;
         check(
             self.buffer_memory >= self.batch_size,
@@ -237,13 +264,16 @@ impl ProducerConfig {
             true,
             "contradicts a partitioner of your own, which sees the keys",
         )?;
-        if let Some(level) = self.compression_level {
-            let (allowed, name) = match self.compression {
-                Compression::Gzip => (1..=9, "compression.gzip.level"),
-                Compression::Zstd => (-131_072..=22, "compression.zstd.level"),
-                _ => return Err(invalid("compression level", level, "only gzip and zstd have levels here")),
-            };
-            check(allowed.contains(&level), name, level, "gzip has 1 to 9, zstd -131072 to 22")?;
+        if let Some(level) = self.levels.gzip {
+            check((1..=9).contains(&level), "compression.gzip.level", level, "must be 1 to 9")?;
+        }
+        if let Some(level) = self.levels.zstd {
+            check(
+                (-131_072..=22).contains(&level),
+                "compression.zstd.level",
+                level,
+                "must be -131072 to 22",
+            )?;
         }
         self.compression.available()
     }
@@ -259,7 +289,9 @@ mod tests {
         assert!(ProducerConfig::default().buffer_memory(100).validate().is_err());
         assert!(ProducerConfig::default().batch_size(usize::MAX).validate().is_err());
         assert!(ProducerConfig::default().linger_ms(200_000).validate().is_err());
-        assert!(ProducerConfig::default().compression_level(3).validate().is_err());
+        assert!(ProducerConfig::default().gzip_level(10).validate().is_err());
+        assert!(ProducerConfig::default().zstd_level(23).validate().is_err());
+        assert!(ProducerConfig::from_properties([("acks", "all"), ("acks", "0")]).is_err());
         for (name, value) in
             [("acks", "2"), ("batch.size", "-1"), ("batch.sise", "1"), ("compression.type", "lz5")]
         {

@@ -1,6 +1,6 @@
 //! What a topic is made with; kept in the store's catalog under Kafka's property names.
 
-use super::{check, invalid, parse, unknown};
+use super::{check, each_once, invalid, parse, unknown};
 use crate::error::Result;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, PARTITIONS_MAX, SEGMENT_BYTES_MAX, UNSYNCED_BYTES_MAX,
@@ -263,9 +263,7 @@ impl TopicConfig {
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): an unknown name, or a value that is none.
     pub fn from_properties<'a>(properties: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
         let mut config = TopicConfig::default();
-        for (name, value) in properties {
-            config.set(name, value)?;
-        }
+        each_once(properties, |name, value| config.set(name, value))?;
         config.validate()?;
         Ok(config)
     }

@@ -19,7 +19,8 @@ use position::Assigned;
 
 /// Reads records from partitions that it was assigned. One owner at a time; [`Consumer::waker`] is for the others.
 ///
-/// It sees committed records only, in order within a partition. Between partitions it is fair.
+/// It sees committed records only, in order within a partition. Between partitions it is fair: each gives one fetch
+/// (`max.partition.fetch.bytes`), however many polls return that, then it is the next one's turn.
 ///
 /// ```
 /// use std::time::Duration;
@@ -131,6 +132,11 @@ impl Consumer {
         self.assigned.iter().map(|a| (a.topic.name.as_str(), a.partition))
     }
 
+    /// Those of the assigned partitions that are paused.
+    pub fn paused(&self) -> impl Iterator<Item = (&str, i32)> {
+        self.assigned.iter().filter(|a| a.paused).map(|a| (a.topic.name.as_str(), a.partition))
+    }
+
     /// Returns no records of a partition until [`Consumer::resume`]; its position stays.
     ///
     /// # Errors
@@ -151,12 +157,18 @@ impl Consumer {
 
     /// Continues at `offset` in one partition.
     ///
-    /// The offset is not looked at before the next `poll`.
+    /// The offset is not looked at before the next `poll`: one that is out of range then is handled as
+    /// `auto.offset.reset` says. An offset that was given out and is not committed yet is waited for.
     ///
     /// # Errors
-    /// The partition is not assigned.
+    /// The partition is not assigned. [`ErrorKind::OffsetOutOfRange`]: the offset is negative.
     pub fn seek(&mut self, topic: &str, partition: i32, offset: Offset) -> Result<()> {
-        self.find(topic, partition)?.seek(offset);
+        let assigned = self.find(topic, partition)?;
+        if offset < 0 {
+            let log = assigned.log()?;
+            return Err(log.out_of_range(offset, log.log_start()..log.high_watermark()));
+        }
+        assigned.seek(offset);
         Ok(())
     }
 
@@ -253,11 +265,13 @@ impl Consumer {
     ///
     /// At most `max.poll.records` records and about `fetch.max.bytes` are returned, and at least one if there is one,
     /// however large. While records are written and not committed yet, a `poll` that has nothing else to return
-    /// commits them.
+    /// commits them; a sync that it leads then is not broken off when the time is up.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`]: the position stays in front of the damage; seek to its `resume_at` to go on.
-    /// [`ErrorKind::OffsetOutOfRange`] if `auto.offset.reset` is none. [`ErrorKind::Woken`], [`ErrorKind::Closed`].
+    /// [`ErrorKind::OffsetOutOfRange`] if `auto.offset.reset` is none. [`ErrorKind::Woken`], [`ErrorKind::Closed`],
+    /// [`ErrorKind::TopicDeleted`]. [`ErrorKind::WouldWaitForItself`] from inside a delivery hook, where it would have
+    /// to commit.
     pub fn poll(&mut self, timeout: Duration) -> Result<Records> {
         let start = Instant::now();
         let deadline = start.checked_add(timeout).unwrap_or(start + AGES);
@@ -320,7 +334,8 @@ impl Consumer {
         }
     }
 
-    /// Blocks for batch after batch of records; ends when the [`Waker`] wakes it, or the store closes.
+    /// Blocks for batch after batch of records; ends when the [`Waker`] wakes it, or the store closes. An error comes
+    /// again and again until its cause is gone, as from `poll`: seek, assign anew, or end the loop.
     ///
     /// ```
     /// # use logstead::{Record, Store, TopicConfig};

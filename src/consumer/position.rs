@@ -71,6 +71,10 @@ impl Assigned {
     fn fetch(&mut self, bytes_max: usize, config: &ConsumerConfig) -> Result<()> {
         let log = self.log()?;
         let mut position = self.position(&log, config.auto_offset_reset)?;
+        if (log.high_watermark() + 1..=log.log_end()).contains(&position) {
+            // Given out and not committed yet: it comes.
+            return Ok(());
+        }
         let options = ReadOptions {
             max_bytes: bytes_max.min(config.max_partition_fetch_bytes),
             check_crcs: config.check_crcs,

@@ -31,6 +31,7 @@ impl Log {
             self.run_completions();
         }
         let count = written?;
+        self.context.unsynced.note_dirty(self);
         match config.durability {
             Durability::PageCache => {
                 self.bells.ring();
@@ -70,7 +71,8 @@ impl Log {
             if let Some(expected) = expected_end
                 && expected != tail.next_offset
             {
-                return Err(ErrorKind::OffsetMismatch { expected, actual: tail.next_offset }.into());
+                let (topic, partition, actual) = (self.topic.to_string(), self.partition, tail.next_offset);
+                return Err(ErrorKind::OffsetMismatch { topic, partition, expected, actual }.into());
             }
             let config = self.config();
             let full = batches
@@ -210,6 +212,7 @@ impl Log {
         if self.unsynced_bytes.load(Ordering::Relaxed) > self.config().flush_bytes && !callback::is_inside() {
             self.wait_committed(self.log_end(), None)?;
         }
+        self.context.bound_dirty();
         Ok(())
     }
 

@@ -230,25 +230,31 @@ impl Log {
             return Err(failure.clone());
         }
         // Before the end is taken: what is written later is dirty again.
-        self.dirty_since_ms.store(0, Ordering::SeqCst);
-        self.unsynced_bytes.store(0, Ordering::Relaxed);
+        let since = self.dirty_since_ms.swap(0, Ordering::SeqCst);
+        let unsynced = self.unsynced_bytes.swap(0, Ordering::Relaxed);
         let (active, position, end) = {
             let tail = self.tail.lock();
             (Arc::clone(&tail.active), tail.active.written(), tail.next_offset)
         };
         let sealed = std::mem::take(&mut *self.flush.sealed.lock());
-        for segment in &sealed {
-            segment.sync().map_err(|error| self.poison(&error))?;
-            // An index is rebuilt when it is missing: its loss is no reason to stop.
-            segment.close_index();
+        let also = (active_too && active.is_dirty()).then_some(&active);
+        if let Err(error) = sealed.iter().chain(also).try_for_each(|segment| segment.sync()) {
+            if !matches!(error.kind(), ErrorKind::TooManyOpenFiles { .. }) {
+                return Err(self.poison(&error));
+            }
+            // Nothing failed but to begin: all of it waits for the next sync.
+            self.flush.sealed.lock().splice(0..0, sealed);
+            self.unsynced_bytes.fetch_add(unsynced, Ordering::Relaxed);
+            let _ = self.dirty_since_ms.compare_exchange(0, since, Ordering::SeqCst, Ordering::SeqCst);
+            return Err(error);
         }
-        if active_too && active.is_dirty() {
-            active.sync().map_err(|error| self.poison(&error))?;
-            // As above, and only a hint: errors show again at roll or close.
-            let _ = active.flush_index(false);
-        }
+        // An index is rebuilt when it is missing: its loss is no reason to stop. That of the active segment is a hint.
+        sealed.iter().for_each(|segment| segment.close_index());
+        also.into_iter().for_each(|active| drop(active.flush_index(false)));
         let proven = if active_too { end } else { active.base() };
-        self.recovery_point.fetch_max(proven, Ordering::AcqRel);
+        if self.recovery_point.fetch_max(proven, Ordering::AcqRel) < proven {
+            self.context.checkpoint_due.store(true, Ordering::SeqCst);
+        }
         // A topic that became a `Disk` one meanwhile: only what was synced is committed.
         if active_too && self.config().durability == Durability::Disk {
             for segment in &sealed {

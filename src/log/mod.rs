@@ -26,6 +26,7 @@ mod roll;
 mod tests;
 mod transactions;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,8 +60,36 @@ pub(crate) struct Context {
     pub(crate) read_only: bool,
     /// How many may work together where many partitions are synced, made or recovered at once.
     pub(crate) threads: usize,
+    /// How many logs may have unsynced files.
+    pub(crate) dirty_max: usize,
+    /// A recovery point moved since the checkpoints were last written.
+    pub(crate) checkpoint_due: AtomicBool,
+    /// Why records are lost that a dropped producer or writer had taken: closing the store says so.
+    pub(crate) unheard: Mutex<Option<Error>>,
     pub(crate) unsynced: Unsynced,
     pub(crate) wake: Wake,
+}
+
+impl Context {
+    /// Keeps the number of logs with unsynced files in bounds, by syncing those that wait longest: such a file must
+    /// stay open. For those who appended, and never for a leader.
+    pub(crate) fn bound_dirty(&self) {
+        // Whoever appends from inside a hook must not wait for a sync: the next one will.
+        while !callback::is_inside()
+            && let Some(oldest) = self.unsynced.over(self.dirty_max)
+        {
+            // A failure stays with the partition, whose users are told.
+            let _ = oldest.sync_all();
+        }
+    }
+
+    /// Notes the first error that nobody was left to hear of.
+    pub(crate) fn note_unheard(&self, error: Error) {
+        // Of a topic that was deleted nobody misses records.
+        if !matches!(error.kind(), ErrorKind::TopicDeleted { .. }) {
+            self.unheard.lock().get_or_insert(error);
+        }
+    }
 }
 
 /// Wakes the one who does the work that nobody waits for, if it sleeps.
@@ -99,6 +128,8 @@ impl Wake {
 #[derive(Debug, Default)]
 pub(crate) struct Unsynced {
     logs: Mutex<Vec<Arc<Log>>>,
+    /// Those with unsynced files, whatever they promise, in the order in which they were written to first.
+    dirty: Mutex<VecDeque<Arc<Log>>>,
 }
 
 impl Unsynced {
@@ -132,8 +163,30 @@ impl Unsynced {
         }
     }
 
+    fn note_dirty(&self, log: &Arc<Log>) {
+        if !log.noted_dirty.swap(true, Ordering::SeqCst) {
+            self.dirty.lock().push_back(Arc::clone(log));
+        }
+    }
+
+    /// The log that is to be synced first, if more than `max` have unsynced files.
+    fn over(&self, max: usize) -> Option<Arc<Log>> {
+        let mut dirty = self.dirty.lock();
+        if dirty.len() <= max {
+            return None;
+        }
+        dirty.retain(|log| {
+            log.noted_dirty.store(false, Ordering::SeqCst);
+            // A write that saw the note a moment ago counts on this list.
+            log.is_dirty() && !log.noted_dirty.swap(true, Ordering::SeqCst)
+        });
+        let oldest = if dirty.len() > max { dirty.pop_front() } else { None };
+        oldest.inspect(|log| log.noted_dirty.store(false, Ordering::SeqCst))
+    }
+
     pub(crate) fn clear(&self) {
         self.logs.lock().clear();
+        self.dirty.lock().clear();
     }
 }
 
@@ -160,6 +213,7 @@ pub(crate) struct Log {
     /// When the oldest write that no sync covers happened, in milliseconds of the monotonic clock plus one; 0 = none.
     dirty_since_ms: AtomicU64,
     listed: AtomicBool,
+    noted_dirty: AtomicBool,
     flush: flush::Flush,
     /// In a `Disk` topic, where one could be had.
     committed_file: OnceLock<Arc<dyn File>>,
@@ -239,6 +293,11 @@ impl Log {
         self.segments.read().iter().map(|segment| segment.written()).sum()
     }
 
+    /// Whether a file of it holds what no sync covers.
+    fn is_dirty(&self) -> bool {
+        self.failure().is_none() && (self.tail.lock().active.is_dirty() || self.flush.has_sealed())
+    }
+
     /// Why nothing more is accepted, if so.
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.failure.get()
@@ -274,7 +333,7 @@ impl Log {
         self.bells.ring();
     }
 
-    fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         if let Some(failure) = self.failure.get() {
             return Err(failure.clone());
         }

@@ -110,6 +110,7 @@ impl Log {
             unsynced_bytes: AtomicU64::new(0),
             dirty_since_ms: AtomicU64::new(0),
             listed: AtomicBool::new(false),
+            noted_dirty: AtomicBool::new(false),
             flush: Flush::default(),
             committed_file: OnceLock::new(),
             failure: OnceLock::new(),

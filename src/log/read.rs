@@ -86,7 +86,7 @@ impl Log {
     pub(crate) fn get(&self, offset: Offset) -> Result<Option<SharedRecord>> {
         let end = self.high_watermark();
         if offset == end {
-            return Err(self.out_of_range(offset, self.log_start()..end));
+            return Err(self.out_of_range(offset, self.log_start()..end - 1));
         }
         let records = self.read(offset, ReadOptions::max_bytes(1))?;
         Ok(records.iter().next().filter(|record| record.offset() == offset).map(|record| record.share()))
@@ -272,7 +272,7 @@ impl Log {
         })
     }
 
-    fn out_of_range(&self, requested: Offset, valid: Range<Offset>) -> Error {
+    pub(crate) fn out_of_range(&self, requested: Offset, valid: Range<Offset>) -> Error {
         ErrorKind::OffsetOutOfRange {
             topic: self.topic.to_string(),
             partition: self.partition,

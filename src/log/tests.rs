@@ -40,6 +40,9 @@ impl Bench {
             root: self.root.clone(),
             read_only: false,
             threads: 1,
+            dirty_max: 100,
+            checkpoint_due: AtomicBool::default(),
+            unheard: Mutex::default(),
             unsynced: Unsynced::default(),
             wake: Wake::default(),
         });

@@ -9,7 +9,7 @@ use super::lane::Lane;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Completion, Log, callback};
 use crate::record::{BatchHeader, TimestampType};
-use crate::sync::{Arc, Mutex, OnceLock};
+use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
 use crate::topic::BatchReceipt;
 use crate::types::{Acks, Durability, Offset};
 
@@ -23,8 +23,8 @@ pub struct Receipt {
     pub offset: Offset,
     /// Its timestamp, as stored: in a `LogAppendTime` topic the log's (with [`Acks::None`] its own, as sent).
     pub timestamp_ms: i64,
-    /// What it is safe from now.
-    pub durability: Durability,
+    /// What it is safe from now; `None` with [`Acks::None`], which does not wait to know.
+    pub durability: Option<Durability>,
 }
 
 /// Where a batch went. After a recovery another log gives the same offsets to other records, so the log is part of it.
@@ -44,6 +44,8 @@ pub(super) struct BatchCell {
     /// Empty until the batch is appended, or can not be.
     fate: OnceLock<Result<Placed>>,
     base_timestamp: i64,
+    /// A delivery answered with the error.
+    told: AtomicBool,
     /// Timestamps too far from the first for a delivery's 32 bits.
     far_timestamps: Mutex<Vec<(u32, i64)>>,
 }
@@ -54,7 +56,8 @@ const FAR: i32 = i32::MIN;
 impl BatchCell {
     pub(super) fn new(lane: &Arc<Lane>, hook: Hook, base_timestamp: i64) -> Self {
         let (fate, far_timestamps) = (OnceLock::new(), Mutex::default());
-        BatchCell { lane: Arc::clone(lane), hook, fate, base_timestamp, far_timestamps }
+        let told = AtomicBool::new(false);
+        BatchCell { lane: Arc::clone(lane), hook, fate, base_timestamp, told, far_timestamps }
     }
 
     #[inline]
@@ -81,6 +84,10 @@ impl BatchCell {
     /// The batch was not appended.
     pub(super) fn fail(&self, error: &Error) {
         let _ = self.fate.set(Err(error.clone()));
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
     }
 
     fn receipt(&self, durability: Durability) -> BatchReceipt {
@@ -117,7 +124,8 @@ impl Delivery {
         self.wait_timeout(waited)?.ok_or_else(|| ErrorKind::TimedOut { waited }.into())
     }
 
-    /// As [`Delivery::wait`], for a limited time; `None`: not yet.
+    /// As [`Delivery::wait`], for a limited time; `None`: not yet. A sync that this call leads is not broken off: it
+    /// may take that much longer.
     ///
     /// # Errors
     /// As [`Delivery::wait`].
@@ -133,17 +141,20 @@ impl Delivery {
     pub fn try_receipt(&self) -> Option<Result<Receipt>> {
         let acks = self.cell.lane.acks();
         if acks == Acks::None {
-            return Some(Ok(self.receipt(None, Durability::PageCache)));
+            return Some(Ok(self.receipt(None, None)));
         }
         let placed = match self.cell.fate.get()? {
             Ok(placed) => placed,
-            Err(error) => return Some(Err(error.clone())),
+            Err(error) => {
+                self.cell.told.store(true, Ordering::Relaxed);
+                return Some(Err(error.clone()));
+            }
         };
         if acks == Acks::Leader {
-            return Some(Ok(self.receipt(Some(placed), Durability::PageCache)));
+            return Some(Ok(self.receipt(Some(placed), Some(Durability::PageCache))));
         }
         if placed.log.high_watermark() >= placed.offsets.end {
-            return Some(Ok(self.receipt(Some(placed), placed.log.durability(placed.offsets.end))));
+            return Some(Ok(self.receipt(Some(placed), Some(placed.log.durability(placed.offsets.end)))));
         }
         placed.log.failure().map(|failure| Err(failure.clone()))
     }
@@ -164,7 +175,7 @@ impl Delivery {
         }
     }
 
-    fn receipt(&self, placed: Option<&Placed>, durability: Durability) -> Receipt {
+    fn receipt(&self, placed: Option<&Placed>, durability: Option<Durability>) -> Receipt {
         let own_time = || match self.timestamp_delta {
             FAR => {
                 let far = self.cell.far_timestamps.lock();

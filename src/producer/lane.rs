@@ -42,8 +42,7 @@ struct State {
     /// Listed among the lanes whose batches linger.
     listed: bool,
     appended: Appended,
-    /// The first error since the last flush.
-    failure: Option<Error>,
+    failure: Failure,
     scratch: Vec<u8>,
 }
 
@@ -208,6 +207,7 @@ impl Lane {
         if !std::mem::replace(&mut state.listed, true) {
             self.shared.list(self);
         }
+        self.shared.tell_who_looks();
         Ok(state)
     }
 
@@ -227,12 +227,22 @@ impl Lane {
         true
     }
 
+    /// Appends all that was sent, for the last time. What failed before, and was told to nobody, is told to who closes
+    /// the store.
+    pub(super) fn drain_for_good(&self) {
+        self.drain_all(None);
+        if let Some(failure) = self.state.lock().failure.untold() {
+            self.shared.context.note_unheard(failure);
+        }
+    }
+
     /// Appends what is due, unless somebody is at it.
     pub(super) fn drain_due(&self, now: Duration) {
         let mut state = self.state.lock();
         if !state.draining && state.due().is_some_and(|due| due <= now) {
             state.open_wanted |= state.open.as_ref().is_some_and(|open| open.due <= now);
             self.drain_locked(state);
+            self.shared.context.bound_dirty();
         }
     }
 
@@ -251,16 +261,17 @@ impl Lane {
             }
             let mut scratch = std::mem::take(&mut state.scratch);
             drop(state);
-            let (end, failure) = self.append(&mut batches, &mut scratch);
+            let (end, failed) = self.append(&mut batches, &mut scratch);
             state = self.state.lock();
             state.scratch = scratch;
-            let mut lost = None;
             if let Some((log, end)) = end {
-                lost = state.appended.leave_all_but(&log).err();
+                if let Err(lost) = state.appended.leave_all_but(&log) {
+                    state.failure.note(lost, None);
+                }
                 state.appended.note(log, end);
             }
-            if state.failure.is_none() {
-                state.failure = lost.or(failure);
+            for (error, cell) in failed {
+                state.failure.note(error, Some(cell));
             }
         }
         state.draining = false;
@@ -269,15 +280,15 @@ impl Lane {
     }
 
     /// Seals and appends batches in order, and tells their deliveries. Which log took them and where the last one ends,
-    /// and the first error.
+    /// and the batches that failed.
     fn append(
         &self,
         batches: &mut VecDeque<OpenBatch>,
         scratch: &mut Vec<u8>,
-    ) -> (Option<(Arc<Log>, Offset)>, Option<Error>) {
+    ) -> (Option<(Arc<Log>, Offset)>, Vec<Failed>) {
         let config = &self.shared.config;
-        let (codec, level) = self.topic.config().codec(config.compression, config.compression_level);
-        let mut failure = None;
+        let (codec, level) = self.topic.config().codec(config.compression, config.level(config.compression));
+        let mut failed = Vec::new();
         let mut appended = None;
         let mut sealed: Vec<Sealed> = Vec::with_capacity(batches.len());
         let mut cells = Vec::with_capacity(batches.len());
@@ -293,7 +304,7 @@ impl Lane {
                     sealed.push(bytes);
                     cells.push(batch.cell);
                 }
-                Err(invalid) => self.fail(&batch.cell, invalid.into(), &mut failure),
+                Err(invalid) => failed.push(fail(&batch.cell, invalid.into())),
             }
         }
         let log = self.log();
@@ -315,11 +326,9 @@ impl Lane {
                     // A batch that is too large fails alone. A write that failed fails all that were to go with it:
                     // none of them may overtake those in front.
                     let alone = matches!(error.kind(), ErrorKind::RecordTooLarge { .. });
-                    let failed = if alone { 1 } else { cells.len() - done };
-                    for cell in cells.iter().skip(done).take(failed) {
-                        self.fail(cell, error.clone(), &mut failure);
-                    }
-                    done += failed;
+                    let count = if alone { 1 } else { cells.len() - done };
+                    failed.extend(cells.iter().skip(done).take(count).map(|cell| fail(cell, error.clone())));
+                    done += count;
                 }
             }
         }
@@ -327,13 +336,7 @@ impl Lane {
         for batch in sealed {
             self.shared.recycle(batch.into_buffer());
         }
-        (appended, failure)
-    }
-
-    fn fail(&self, cell: &Arc<BatchCell>, error: Error, failure: &mut Option<Error>) {
-        cell.fail(&error);
-        failure.get_or_insert_with(|| error.clone());
-        cell.hook.call(&Err(error));
+        (appended, failed)
     }
 
     /// Has the hook called when the batch is delivered, as `acks` defines it.
@@ -350,7 +353,9 @@ impl Lane {
     /// One step towards a delivery that is not appended yet. `false`: the time was up.
     pub(super) fn drive(self: &Arc<Self>, deadline: Option<Instant>) -> Result<bool> {
         if self.acks() != Acks::All || self.topic.config().durability == Durability::PageCache {
-            return Ok(self.drain_all(deadline));
+            let drained = self.drain_all(deadline);
+            self.shared.context.bound_dirty();
+            return Ok(drained);
         }
         let log = self.log()?;
         if let Some(lead) = log.try_lead() {
@@ -371,15 +376,16 @@ impl Lane {
         if !self.drain_all(deadline) {
             return Ok(false);
         }
+        self.shared.context.bound_dirty();
         let (appended, failure) = {
             let mut state = self.state.lock();
             (state.appended.last(), state.failure.take())
         };
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
-        let Some((log, end)) = appended else { return Ok(true) };
+        let failed = failure.map_or(Ok(()), Err);
+        let Some((log, end)) = appended else { return failed.map(|()| true) };
+        // What was appended is committed all the same.
         let result = log.wait_committed(end, deadline);
+        failed?;
         if let (Err(_), Ok(now)) = (&result, self.log()) {
             // What it could say was just said.
             let _ = self.state.lock().appended.leave_all_but(&now);
@@ -387,17 +393,58 @@ impl Lane {
         result
     }
 
+    /// Whether a flush would find something to do.
+    pub(super) fn needs_flush(&self) -> bool {
+        let state = self.state.lock();
+        let uncommitted = || state.appended.last().is_some_and(|(log, end)| log.high_watermark() < end);
+        state.draining || state.due().is_some() || state.failure.0.is_some() || uncommitted()
+    }
+
     /// When the oldest batch is due.
     pub(super) fn due(&self) -> Option<Duration> {
         self.state.lock().due()
     }
 
-    /// Whether this call took the lane, which has no batch, off the list of those that linger: the caller then removes
-    /// it there, once.
-    pub(super) fn delist_if_empty(&self) -> bool {
+    /// When the oldest batch is due. Without one the lane leaves the list of those that linger; the error says whether
+    /// this call did that, and must remove it there, once.
+    pub(super) fn due_or_delist(&self) -> Result<Duration, bool> {
         let mut state = self.state.lock();
-        state.due().is_none() && std::mem::take(&mut state.listed)
+        state.due().ok_or_else(|| std::mem::take(&mut state.listed))
     }
+}
+
+/// Why a batch was given up, and which.
+type Failed = (Error, Arc<BatchCell>);
+
+/// Gives a batch up, and tells who waits for it.
+fn fail(cell: &Arc<BatchCell>, error: Error) -> Failed {
+    cell.fail(&error);
+    cell.hook.call(&Err(error.clone()));
+    (error, Arc::clone(cell))
+}
+
+/// The first error since the last flush; one that no delivery told comes before one that was.
+#[derive(Debug, Default)]
+struct Failure(Option<(Error, Option<Arc<BatchCell>>)>);
+
+impl Failure {
+    fn note(&mut self, error: Error, cell: Option<Arc<BatchCell>>) {
+        if self.0.as_ref().is_none_or(is_told) {
+            self.0 = Some((error, cell));
+        }
+    }
+
+    fn take(&mut self) -> Option<Error> {
+        self.0.take().map(|(error, _)| error)
+    }
+
+    fn untold(&self) -> Option<Error> {
+        self.0.as_ref().filter(|failure| !is_told(failure)).map(|(error, _)| error.clone())
+    }
+}
+
+fn is_told((_, cell): &(Error, Option<Arc<BatchCell>>)) -> bool {
+    cell.as_ref().is_some_and(|cell| cell.is_told())
 }
 
 impl State {

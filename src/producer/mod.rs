@@ -14,11 +14,11 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::config::ProducerConfig;
-use crate::error::{Error, ErrorKind, Result, each};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::GATHER_BYTES;
 use crate::log::callback;
 use crate::record::BatchBuilder;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, Weak};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, Weak, in_parallel};
 use crate::time::Clock;
 use crate::topic::partitioner::{Sticky, partition_of};
 use crate::topic::table::Table;
@@ -39,8 +39,11 @@ pub(crate) struct Shared {
     buffered_bytes: AtomicUsize,
     /// Lanes with a batch that lingers, about in the order in which they opened one.
     lingering: Mutex<Vec<Arc<Lane>>>,
-    room: Mutex<()>,
-    freed: Condvar,
+    /// Senders that look for room, and what tells them to look again: a count that rises when memory was given back, or
+    /// a batch was opened that they can append.
+    looking: AtomicUsize,
+    room: Mutex<u64>,
+    moved: Condvar,
     hook: HookSlot,
     /// Full batches of a lane wait for each other up to this, to go out with one write.
     gather_bytes: usize,
@@ -139,8 +142,9 @@ impl Producer {
             closed: AtomicBool::new(false),
             buffered_bytes: AtomicUsize::new(0),
             lingering: Mutex::default(),
-            room: Mutex::new(()),
-            freed: Condvar::new(),
+            looking: AtomicUsize::new(0),
+            room: Mutex::new(0),
+            moved: Condvar::new(),
             hook: HookSlot::default(),
             gather_bytes,
             lanes: Mutex::default(),
@@ -211,7 +215,8 @@ impl Producer {
     /// Appends and commits all that was sent before the call. A `poll` after it sees the records.
     ///
     /// # Errors
-    /// The first error since the last flush: also that of a delivery nobody waited for.
+    /// The first error since the last flush, whether or not a delivery told it. What it does not concern is committed
+    /// all the same.
     pub fn flush(&self) -> Result<()> {
         self.flush_until(None)
     }
@@ -223,18 +228,20 @@ impl Producer {
             true => Ok(()),
             false => Err(ErrorKind::TimedOut { waited: start.elapsed() }.into()),
         };
-        each(self.0.by_topic.iter().flat_map(|topic| topic.lanes.iter()).map(flush))
+        let lanes: Vec<_> = self.0.by_topic.iter().flat_map(|topic| topic.lanes.iter()).collect();
+        let lanes: Vec<_> = lanes.into_iter().filter(|lane| lane.needs_flush()).collect();
+        in_parallel(self.0.shared.context.threads, &lanes, |lane| flush(lane))
     }
 
     /// Flushes, and takes no more records from any clone.
     ///
     /// # Errors
-    /// As [`Producer::flush`].
+    /// As [`Producer::flush`]. [`ErrorKind::WouldWaitForItself`] from inside a delivery hook: it was not closed.
     pub fn close(self) -> Result<()> {
         self.close_until(None)
     }
 
-    /// As [`Producer::close`], but waits no longer than `timeout`.
+    /// As [`Producer::close`], but waits no longer than `timeout`, and for the end of a sync that it leads then.
     ///
     /// # Errors
     /// As [`Producer::flush`]; [`ErrorKind::TimedOut`]: what is still on its way goes on.
@@ -243,6 +250,7 @@ impl Producer {
     }
 
     fn close_until(self, deadline: Option<Instant>) -> Result<()> {
+        callback::check_outside("Producer::close")?;
         self.0.shared.close();
         let flushed = self.flush_until(deadline);
         self.0.shared.hook.forget();
@@ -302,7 +310,7 @@ impl Drop for Core {
             return;
         }
         for lane in self.by_topic.iter().flat_map(|topic| topic.lanes.iter()) {
-            lane.drain_all(None);
+            lane.drain_for_good();
         }
     }
 }
@@ -317,7 +325,7 @@ impl Shared {
     fn reserve(&self, bytes: usize) -> bool {
         let limit = self.config.buffer_memory;
         self.buffered_bytes
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
+            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, |used| {
                 // One batch always fits, however large.
                 (used == 0 || used + bytes <= limit).then_some(used + bytes)
             })
@@ -325,9 +333,16 @@ impl Shared {
     }
 
     fn release(&self, bytes: usize) {
-        self.buffered_bytes.fetch_sub(bytes, Ordering::AcqRel);
-        let _room = self.room.lock();
-        self.freed.notify_all();
+        self.buffered_bytes.fetch_sub(bytes, Ordering::SeqCst);
+        self.tell_who_looks();
+    }
+
+    /// Called behind every change that may help who waits for room.
+    fn tell_who_looks(&self) {
+        if self.looking.load(Ordering::SeqCst) > 0 {
+            *self.room.lock() += 1;
+            self.moved.notify_all();
+        }
     }
 
     /// Waits for memory, by appending the oldest batch if nobody does.
@@ -336,29 +351,38 @@ impl Shared {
         if callback::check_outside("send").is_err() {
             return Err(ErrorKind::BufferFull { waited: Duration::ZERO }.into());
         }
+        self.looking.fetch_add(1, Ordering::SeqCst);
+        let found = self.look_for_room(bytes);
+        self.looking.fetch_sub(1, Ordering::SeqCst);
+        found
+    }
+
+    fn look_for_room(&self, bytes: usize) -> Result<()> {
         let start = Instant::now();
         let deadline = start + Duration::from_millis(self.config.max_block_ms);
-        let has_room = || {
-            let used = self.buffered_bytes.load(Ordering::Acquire);
-            used == 0 || used + bytes <= self.config.buffer_memory
-        };
-        while !has_room() {
-            let oldest = {
-                let lingering = self.lingering.lock().clone();
-                lingering.into_iter().filter_map(|lane| Some((lane.due()?, lane))).min_by_key(|(due, _)| *due)
-            };
+        loop {
+            // Before it is looked: what changes from now on moves it.
+            let seen = *self.room.lock();
+            let used = self.buffered_bytes.load(Ordering::SeqCst);
+            if used == 0 || used + bytes <= self.config.buffer_memory {
+                return Ok(());
+            }
+            let lingering = self.lingering.lock().clone();
+            let oldest = lingering
+                .into_iter()
+                .filter_map(|lane| Some((lane.due()?, lane)))
+                .min_by_key(|(due, _)| *due);
             let in_time = match oldest {
                 Some((_, lane)) => lane.drain_all(Some(deadline)),
                 None => {
                     let mut room = self.room.lock();
-                    has_room() || !self.freed.wait_until(&mut room, deadline).timed_out()
+                    *room != seen || !self.moved.wait_until(&mut room, deadline).timed_out()
                 }
             };
             if !in_time {
                 return Err(ErrorKind::BufferFull { waited: start.elapsed() }.into());
             }
         }
-        Ok(())
     }
 
     /// Notes a lane whose batch lingers. Called with the lane locked.
@@ -371,28 +395,40 @@ impl Shared {
     pub(crate) fn drain_due(&self, now: Duration) {
         // They stay listed meanwhile: a sender in need of memory, or `close`, must find them.
         let lanes = self.lingering.lock().clone();
-        let mut done = HashSet::new();
-        for lane in &lanes {
-            lane.drain_due(now);
-            if lane.delist_if_empty() {
-                done.insert(Arc::as_ptr(lane));
-            }
-        }
-        // Once each: a lane that was listed again since stands there twice.
-        self.lingering.lock().retain(|lane| !done.remove(&Arc::as_ptr(lane)));
+        lanes.iter().for_each(|lane| lane.drain_due(now));
+        self.due_or_delist(&lanes);
     }
 
     /// When the next batch is due, on the monotonic clock.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         let lanes = self.lingering.lock().clone();
-        lanes.iter().filter_map(|lane| lane.due()).min()
+        self.due_or_delist(&lanes)
+    }
+
+    /// When the first batch of these lanes is due. Lanes without one are taken off the list: with their next they are
+    /// listed anew, which wakes who went to sleep over this.
+    fn due_or_delist(&self, lanes: &[Arc<Lane>]) -> Option<Duration> {
+        let mut first = None;
+        let mut empty = HashSet::new();
+        for lane in lanes {
+            match lane.due_or_delist() {
+                Ok(due) => first = Some(first.map_or(due, |first: Duration| first.min(due))),
+                Err(delisted) if delisted => drop(empty.insert(Arc::as_ptr(lane))),
+                Err(_) => {}
+            }
+        }
+        if !empty.is_empty() {
+            // Once each: a lane that was listed again since stands there twice.
+            self.lingering.lock().retain(|lane| !empty.remove(&Arc::as_ptr(lane)));
+        }
+        first
     }
 
     /// Appends everything that was sent.
     fn drain_everything(&self) {
         let lanes: Vec<_> = self.lanes.lock().iter().filter_map(Weak::upgrade).collect();
         for lane in lanes {
-            lane.drain_all(None);
+            lane.drain_for_good();
         }
         self.lingering.lock().clear();
     }

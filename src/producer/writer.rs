@@ -6,6 +6,7 @@ use super::appended::Appended;
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::GATHER_BYTES;
+use crate::log::callback;
 use crate::record::{BatchBuilder, Sealed};
 use crate::sync::Arc;
 use crate::time::Clock;
@@ -52,10 +53,12 @@ impl Partition {
     /// `max.request.size`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`], [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`].
+    /// [`ErrorKind::InvalidConfig`], [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`].
     pub fn writer(&self, config: ProducerConfig) -> Result<Writer> {
         config.validate()?;
-        let end = self.log()?.log_end();
+        let log = self.log()?;
+        log.check_writable()?;
+        let end = log.log_end();
         Ok(Writer {
             partition: self.clone(),
             clock: self.topic().clock(),
@@ -91,6 +94,11 @@ impl Writer {
         if self.builder.bytes() + bytes > self.batch_size && !self.builder.is_empty() {
             self.close_batch()?;
         }
+        if self.builder.is_empty() {
+            // Once a batch: whether the store is open, and what the topic takes now.
+            self.partition.log()?;
+            self.batch_size = self.partition.topic().inner.config().batch_size(self.config.batch_size);
+        }
         let timestamp = record.timestamp_ms.unwrap_or_else(|| self.clock.now_ms());
         self.builder.push(timestamp, record.key, record.value, record.headers).map_err(Error::from)?;
         Ok(())
@@ -99,8 +107,12 @@ impl Writer {
     /// Appends what was sent, and waits as `acks` says; one behind the last record of this writer.
     ///
     /// # Errors
-    /// As [`Writer::send`].
+    /// As [`Writer::send`]. [`ErrorKind::WouldWaitForItself`] from inside a delivery hook with [`Acks::All`]: nothing
+    /// was appended.
     pub fn flush(&mut self) -> Result<Offset> {
+        if self.config.acks == Acks::All {
+            callback::check_outside("Writer::flush")?;
+        }
         self.seal()?;
         self.append()?;
         if let (Acks::All, Some((log, end))) = (self.config.acks, self.appended.last()) {
@@ -125,9 +137,8 @@ impl Writer {
         }
         let mut scratch = self.spare.pop().unwrap_or_default();
         let topic = self.partition.topic().inner.config();
-        let (codec, level) = topic.codec(self.config.compression, self.config.compression_level);
+        let (codec, level) = topic.codec(self.config.compression, self.config.level(self.config.compression));
         let sealed = self.builder.seal(codec, level, &mut scratch)?;
-        self.batch_size = topic.batch_size(self.config.batch_size);
         self.sealed_bytes += sealed.bytes().len();
         self.sealed.push(sealed);
         Ok(())
@@ -161,8 +172,10 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Nobody is left to hear of an error; `flush` is for those who ask.
-        let _ = self.seal().and_then(|()| self.append());
+        // `flush` is for those who ask; else who closes the store is told.
+        if let Err(error) = self.seal().and_then(|()| self.append()) {
+            self.partition.topic().inner.context.note_unheard(error);
+        }
     }
 }
 

@@ -132,7 +132,7 @@ impl BatchBuilder {
         let payload = payload_size(key, value, headers);
         // Keeps every length below within an i32 as well.
         if payload > (BATCH_BYTES_MAX - RECORD_OVERHEAD).saturating_sub(self.bytes()) {
-            return Err(Invalid::TooLarge { limit: BATCH_BYTES_MAX });
+            return Err(oversize(self.bytes() + payload));
         }
         if self.count == 0 {
             self.open(timestamp);
@@ -285,10 +285,16 @@ impl BatchBuilder {
             let packed = scratch.len() - BATCH_HEADER_BYTES;
             // A reader would refuse to unpack it.
             if plain.len() > packed + DECOMPRESS_BUDGET_BYTES {
-                return Err(Invalid::TooLarge { limit: packed + DECOMPRESS_BUDGET_BYTES });
+                let limit_is =
+                    "the most that a batch packed this small may hold; send it without compression";
+                return Err(Invalid::Oversize {
+                    bytes: plain.len(),
+                    limit: packed + DECOMPRESS_BUDGET_BYTES,
+                    limit_is,
+                });
             }
             if scratch.len() > BATCH_BYTES_MAX {
-                return Err(Invalid::TooLarge { limit: BATCH_BYTES_MAX });
+                return Err(oversize(scratch.len()));
             }
             let bytes = mem::take(scratch);
             let len = bytes.len();
@@ -348,6 +354,11 @@ impl BatchBuilder {
 
 /// Exact bytes of key, value and headers with their lengths; saturates instead of wrapping.
 #[inline(always)]
+#[cold]
+fn oversize(bytes: usize) -> Invalid {
+    Invalid::Oversize { bytes, limit: BATCH_BYTES_MAX, limit_is: "the most that a batch may hold" }
+}
+
 fn payload_size(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> usize {
     let fields = nullable_size(key).saturating_add(nullable_size(value));
     let headers = if headers.is_empty() { 1 } else { headers_size(headers) };

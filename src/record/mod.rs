@@ -84,6 +84,8 @@ pub(crate) enum Invalid {
     Decompress(&'static str),
     #[error("it is larger than {limit} bytes")]
     TooLarge { limit: usize },
+    #[error("{bytes} bytes are over {limit}, {limit_is}")]
+    Oversize { bytes: usize, limit: usize, limit_is: &'static str },
     #[error("the batch says that it has {declared} records, and has {found}")]
     Count { declared: i32, found: i32 },
     #[error("record {index} of the batch is not valid: {why}")]
@@ -97,8 +99,8 @@ impl From<Invalid> for Error {
     fn from(invalid: Invalid) -> Self {
         match invalid {
             Invalid::CodecMissing(codec) => ErrorKind::CodecMissing { codec },
-            Invalid::TooLarge { limit } => {
-                ErrorKind::RecordTooLarge { bytes: limit, limit, setting: "a batch's limit" }
+            Invalid::Oversize { bytes, limit, limit_is } => {
+                ErrorKind::RecordTooLarge { bytes, limit, setting: limit_is }
             }
             Invalid::Record { why, .. } | Invalid::Field { why, .. } => ErrorKind::InvalidRecord { why },
             _ => ErrorKind::InvalidRecord { why: "its batch can not be built" },

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{Checkpoints, Shared};
+use super::Shared;
 use crate::error::{Error, Result, each};
 use crate::log::Log;
 use crate::producer::Shared as ProducerShared;
@@ -64,22 +64,13 @@ impl Shared {
         }
         // While somebody writes checkpoints, none are due.
         if let Some(checkpoints) = self.checkpoints.try_lock()
-            && self.recovery_points_moved(&checkpoints)
+            && self.context.checkpoint_due.load(Ordering::SeqCst)
         {
             let due = checkpoints.written_at + CHECKPOINT_INTERVAL;
             if due <= now { jobs.push(Job::Checkpoint) } else { sooner(due - now) }
         }
         jobs.extend(logs.into_iter().map(Job::Sync));
         (jobs, next)
-    }
-
-    fn recovery_points_moved(&self, checkpoints: &Checkpoints) -> bool {
-        self.topics.sorted().iter().any(|topic| {
-            topic.opened_logs().iter().any(|(partition, log)| {
-                let key = (topic.name.to_string(), *partition);
-                checkpoints.files.recovery_points.get(&key).copied().unwrap_or(0) != log.recovery_point()
-            })
-        })
     }
 
     fn run(&self, job: &Job) -> Result<()> {

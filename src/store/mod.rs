@@ -164,6 +164,9 @@ impl Store {
             read_only,
             // A host that allows no threads has none here either.
             threads: if options.maintenance == Maintenance::Threads { options.flush_threads } else { 1 },
+            dirty_max: options.open_files() / 2,
+            checkpoint_due: Default::default(),
+            unheard: Default::default(),
             unsynced: Default::default(),
             wake: Default::default(),
         });
@@ -350,7 +353,8 @@ impl Shared {
         drop(self.catalog.lock());
         let closed = self.topics.close();
         self.context.unsynced.clear();
-        closed.and(self.write_checkpoints())?;
+        let unheard = self.context.unheard.lock().take();
+        closed.and(self.write_checkpoints()).and(unheard.map_or(Ok(()), Err))?;
         let served = self.topics.sorted().iter().all(|topic| topic.is_sound());
         if !served {
             // A damaged partition must be looked at again.
@@ -369,6 +373,14 @@ impl Shared {
     /// Brings the checkpoint files up to date, where anything moved.
     fn write_checkpoints(&self) -> Result<()> {
         let mut checkpoints = self.checkpoints.lock();
+        // Before it is looked: what moves from now on is for the next time.
+        self.context.checkpoint_due.store(false, Ordering::SeqCst);
+        let written = self.write_changed(&mut checkpoints);
+        checkpoints.written_at = self.context.clock.monotonic();
+        written.inspect_err(|_| self.context.checkpoint_due.store(true, Ordering::SeqCst))
+    }
+
+    fn write_changed(&self, checkpoints: &mut Checkpoints) -> Result<()> {
         let mut recovery_points = checkpoints.files.recovery_points.clone();
         let mut log_starts = checkpoints.files.log_starts.clone();
         let mut high_watermarks: BTreeMap<_, _> = Offsets::new();
@@ -399,7 +411,6 @@ impl Shared {
             all.extend(high_watermarks);
             write_offsets(storage, &path(HIGH_WATERMARKS), &all)?;
         }
-        checkpoints.written_at = self.context.clock.monotonic();
         Ok(())
     }
 }

@@ -48,16 +48,19 @@ impl StoreOptions {
         self
     }
 
-    /// How many partitions may be synced at the same time by the store's own threads, at least 1. Default 4.
+    /// How many partitions may be synced at the same time by the store's own threads, at least 1 (0 counts as 1).
+    /// Default 4.
     #[must_use]
     pub fn flush_threads(mut self, threads: usize) -> Self {
         self.flush_threads = threads.max(1);
         self
     }
 
-    /// How many files may be open at a time, at least 16. Default: half the soft limit of the process.
+    /// How many files may be open at a time, at least 16 (less counts as 16). Default: half the soft limit of the
+    /// process.
     ///
-    /// Files with unsynced bytes stay open beyond this.
+    /// A file with unsynced bytes stays open. So that these are few, whoever appends to one partition more than fits
+    /// into half of this first syncs the one that waits longest.
     #[must_use]
     pub fn max_open_files(mut self, files: usize) -> Self {
         self.max_open_files = Some(files.max(MIN_OPEN_FILES));
@@ -105,8 +108,12 @@ impl StoreOptions {
     pub(super) fn storage(&self) -> Arc<dyn Storage> {
         match &self.disk {
             Some(disk) => Arc::new(disk.clone()),
-            None => Arc::new(Disk::new(self.max_open_files.unwrap_or_else(default_open_files))),
+            None => Arc::new(Disk::new(self.open_files())),
         }
+    }
+
+    pub(super) fn open_files(&self) -> usize {
+        self.max_open_files.unwrap_or_else(default_open_files)
     }
 
     pub(super) fn shared_clock(&self) -> Arc<dyn Clock> {

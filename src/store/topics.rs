@@ -60,9 +60,9 @@ impl Store {
 
     /// Deletes a topic and its records.
     ///
-    /// From now on its handles, producers and consumers answer [`ErrorKind::TopicDeleted`], also those who wait; records
-    /// that somebody holds stay good. After a crash in between the topic is either there, whole, or gone. A topic made
-    /// later under the same name is another one.
+    /// From now on its handles, producers and consumers answer [`ErrorKind::TopicDeleted`], also those who wait;
+    /// records that somebody holds stay good. After a crash in between the topic is either there, whole, or gone. A
+    /// topic made later under the same name is another one.
     ///
     /// ```
     /// use logstead::{ErrorKind, Store, TopicConfig};
@@ -116,17 +116,22 @@ impl Shared {
         let entry = CatalogEntry { id: TopicId::random()?, state: TopicState::Creating, config };
         let partitions = 0..entry.config.partitions;
         catalog.topics.insert(name.clone(), entry.clone());
+        let mut listed = false;
         let made = catalog.write(storage).and_then(|()| {
             self.forget_checkpoints(&name)?;
             open::make_partitions(&self.context, &name, &entry.id, partitions.clone())?;
             catalog.topics.insert(name.clone(), CatalogEntry { state: TopicState::Ready, ..entry.clone() });
+            listed = true;
             catalog.write(storage)
         });
         if let Err(error) = made {
             catalog.topics.insert(name.clone(), entry.clone());
-            // The directories first: one without an entry would count as a topic that a broker made. If that fails
-            // the entry stays, and the next open, or the next call, finishes what was begun.
-            if open::unmake_partitions(&self.context, &name, partitions).is_ok() {
+            // The file may call it ready, if it was replaced at all, which a full disk does not: not any more before
+            // its directories go. They go before its entry: one without an entry would count as a topic that a broker
+            // made. If that fails the entry stays, and the next open, or the next call, finishes what was begun.
+            let full = matches!(error.kind(), ErrorKind::Full { .. });
+            let unlisted = !listed || full || catalog.write(storage).is_ok();
+            if unlisted && open::unmake_partitions(&self.context, &name, partitions).is_ok() {
                 catalog.topics.remove(&name);
                 let _ = catalog.write(storage);
             }

@@ -310,7 +310,7 @@ impl TopicInner {
 
     /// Closes all partitions; the first error is returned, the others are closed all the same.
     pub(crate) fn close(&self) -> Result<()> {
-        let mut result = Ok(());
+        let mut logs = Vec::new();
         for slot in self.slots() {
             let log = {
                 let mut state = slot.state.write();
@@ -329,12 +329,10 @@ impl TopicInner {
                 *state = State::Closed(log.clone());
                 log
             };
-            if let Some(log) = log {
-                result = result.and(log.close());
-            }
+            logs.extend(log);
             slot.bells.ring();
         }
-        result
+        in_parallel(self.context.threads, &logs, |log| log.close())
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Record, Topic};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Log, ReadOptions, Records, SharedRecord};
+use crate::log::{Log, ReadOptions, Records, SharedRecord, callback};
 use crate::record::{BatchBuilder, Compression};
 use crate::sync::Arc;
 use crate::types::{Acks, Durability, Offset};
@@ -83,14 +83,18 @@ impl Partition {
     /// partition and topic are not looked at. Returns when `acks` says so.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetMismatch`] if the log ends elsewhere; [`ErrorKind::RecordTooLarge`]; [`ErrorKind::Full`]: in
-    /// these nothing was appended. [`ErrorKind::Poisoned`]: whether it was is not known.
+    /// [`ErrorKind::OffsetMismatch`] if the log ends elsewhere; [`ErrorKind::RecordTooLarge`]; [`ErrorKind::Full`];
+    /// [`ErrorKind::WouldWaitForItself`] from inside a delivery hook with [`Acks::All`]: in these nothing was appended.
+    /// [`ErrorKind::Poisoned`]: whether it was is not known.
     pub fn append<'r>(
         &self,
         records: impl IntoIterator<Item = Record<'r>>,
         expected_end: Option<Offset>,
         acks: Acks,
     ) -> Result<BatchReceipt> {
+        if acks == Acks::All {
+            callback::check_outside("Partition::append")?;
+        }
         let topic = &self.topic.inner;
         let now = topic.context.clock.now_ms();
         let records = records.into_iter();
@@ -119,6 +123,7 @@ impl Partition {
         let durability = match acks {
             Acks::All => {
                 log.wait_committed(offsets.end, None)?;
+                topic.context.bound_dirty();
                 log.durability(offsets.end)
             }
             Acks::None | Acks::Leader => {

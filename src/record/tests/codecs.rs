@@ -153,7 +153,7 @@ fn f41_bombs_stop_at_the_budget() {
         let mut builder = BatchBuilder::new(0);
         builder.push(T, None, Some(&plain), &[]).unwrap();
         let refused = builder.seal(codec, None, &mut Vec::new());
-        assert!(matches!(refused, Err(Invalid::TooLarge { .. })), "{codec}");
+        assert!(matches!(refused, Err(Invalid::Oversize { .. })), "{codec}");
         assert_eq!(builder.count(), 1);
     }
 }

@@ -1,0 +1,48 @@
+//! More partitions than the process may have files: a program of its own, since the limit is the process's.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "counts what the process has open")]
+
+use logstead::{Acks, Durability, ProducerConfig, Record, Store, TopicConfig};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+const LIMIT: u64 = 200;
+const PARTITIONS: u32 = 500;
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn partitions_without_number_are_served_with_few_files() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(LIMIT), maximum }).unwrap();
+    for durability in [Durability::Disk, Durability::PageCache] {
+        let home = tempfile::tempdir().unwrap();
+        let before = open_files();
+        let store = Store::open(home.path().join("data")).unwrap();
+        let config = TopicConfig::default().partitions(PARTITIONS).durability(durability);
+        let topic = store.create_topic("t", config).unwrap();
+        let producer = store.producer_with(ProducerConfig::default().acks(Acks::All)).unwrap();
+        for round in 0..3 {
+            for p in 0..PARTITIONS as i32 {
+                producer.send(Record::to(&topic).partition(p).value("v")).unwrap();
+            }
+            producer.flush().unwrap();
+            let open = open_files() - before;
+            // Half the limit, a quarter of it dirty at most, and what a few threads have in hand.
+            assert!(open <= LIMIT as usize / 2 + 16, "{durability}, round {round}: {open} files");
+        }
+        for p in 0..PARTITIONS as i32 {
+            assert_eq!(topic.partition(p).unwrap().high_watermark(), 3);
+            let read = topic.partition(p).unwrap().read(0, 1 << 20).unwrap();
+            assert_eq!(read.len(), 3);
+        }
+        drop(topic);
+        producer.close().unwrap();
+        store.close().unwrap();
+        let store = Store::open(home.path().join("data")).unwrap();
+        assert!(store.recovery_report().clean, "{}", store.recovery_report());
+        assert_eq!(store.topic("t").unwrap().partition(PARTITIONS as i32 - 1).unwrap().high_watermark(), 3);
+    }
+}
