@@ -61,6 +61,8 @@ struct World {
     next: u64,
     /// An error may be the fault's: none is expected otherwise.
     faulty: bool,
+    /// A producer was dropped with records that a fault may have taken: closing the store tells that.
+    unheard: bool,
 }
 
 impl World {
@@ -87,6 +89,7 @@ impl World {
             models: Default::default(),
             next: 0,
             faulty: false,
+            unheard: false,
         }
     }
 
@@ -287,6 +290,7 @@ impl World {
         self.waiting.clear();
         self.take_up(consumer);
         self.faulty = false;
+        self.unheard = true;
     }
 
     fn close(&mut self) {
@@ -298,7 +302,9 @@ impl World {
         let closed = self.store.clone().close();
         let disk = if closed.is_ok() || self.random.one_in(2) { self.disk.clone() } else { self.disk.kill() };
         disk.clear_faults();
-        if let Err(error) = &closed {
+        if let Err(error) = &closed
+            && !self.unheard
+        {
             self.failed(error);
         }
         let clean = closed.is_ok() && !self.faulty;
@@ -335,6 +341,7 @@ impl World {
         self.store = store;
         self.disk = disk;
         self.faulty = false;
+        self.unheard = false;
     }
 
     /// What an open leaves is durable.

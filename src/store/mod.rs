@@ -349,12 +349,17 @@ impl Shared {
         for producer in self.live_producers() {
             producer.shut();
         }
+        let closed = self.close_partitions();
+        let unheard = self.context.unheard.lock().take();
+        closed.and(unheard.map_or(Ok(()), Err))
+    }
+
+    fn close_partitions(&self) -> Result<()> {
         // A topic that is being made is made, and closed with the others; none is begun from now on.
         drop(self.catalog.lock());
         let closed = self.topics.close();
         self.context.unsynced.clear();
-        let unheard = self.context.unheard.lock().take();
-        closed.and(self.write_checkpoints()).and(unheard.map_or(Ok(()), Err))?;
+        closed.and(self.write_checkpoints())?;
         let served = self.topics.sorted().iter().all(|topic| topic.is_sound());
         if !served {
             // A damaged partition must be looked at again.
