@@ -62,8 +62,8 @@ pub fn spread(figures: &[f64]) -> f64 {
     kept[kept.len() - 1] / kept[0]
 }
 
-/// How many times a peer's figure is ours. The ratio is taken within each round, where the machine was the same for both,
-/// and the median of the ratios is what counts.
+/// How many times a peer's figure is ours. The ratio is taken within each round, where the machine was the same for
+/// both, and the median of the ratios is what counts.
 pub fn of_ours(workload: &Workload, peer: &str, figures: &Figures) -> Option<f64> {
     let of = |peer: &str| figures.get(&(workload.id.to_owned(), peer.to_owned()));
     let better = |a: &&Vec<f64>, b: &&Vec<f64>| {

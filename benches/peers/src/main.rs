@@ -5,10 +5,10 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- agree ONE/figures.tsv OTHER/figures.tsv
 //! ```
 //!
-//! Five rounds; in each, every workload runs on every peer in turn, each step in a process of its own. `--quick` does less
-//! of everything and one round. The logs live under `LOGSTEAD_BENCH_DIR`, default the directory for temporary files, and
-//! need about 600 MB for each peer; they are removed as soon as no step reads them any more. `agree` lists the ratios on
-//! which two runs differ, and fails if there are any.
+//! Five rounds; in each, every workload runs on every peer in turn, each step in a process of its own. `--quick` does
+//! less of everything and one round. The logs live under `LOGSTEAD_BENCH_DIR`, default the directory for temporary
+//! files, and need about 600 MB for each peer; they are removed as soon as no step reads them any more. `agree` lists
+//! the ratios on which two runs differ, and fails if there are any.
 #![allow(clippy::unwrap_used, reason = "a benchmark that can not go on stops")]
 
 mod figures;
@@ -41,8 +41,8 @@ const ROUNDS: usize = 5;
 /// As much as a step can bring into the page cache.
 const TOUCHED_BYTES: usize = 512 << 20;
 
-/// Workloads in the order in which a round runs them, those that share a log together: what reads a log does so while all
-/// of it is in the page cache, and what opens it first finds what its writer left.
+/// Workloads in the order in which a round runs them, those that share a log together: what reads a log does so while
+/// all of it is in the page cache, and what opens it first finds what its writer left.
 const ORDER: [&[&str]; 7] = [
     &["W1", "W7-clean", "W9", "W5-100", "W6"],
     &["W2", "W5-1024"],
