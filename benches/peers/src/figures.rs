@@ -38,7 +38,7 @@ pub fn save(figures: &Figures, path: &Path) {
 }
 
 fn load(path: &Path) -> Figures {
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string(path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
     let row = |line: &str| {
         let mut words = line.split('\t').map(str::to_owned);
         let key = (words.next().unwrap(), words.next().unwrap());

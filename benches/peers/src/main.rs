@@ -10,6 +10,11 @@
 //! files, and need about 600 MB for each peer; they are removed as soon as no step reads them any more. `agree` lists
 //! the ratios on which two runs differ, and fails if there are any.
 #![allow(clippy::unwrap_used, reason = "a benchmark that can not go on stops")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "no part of the library: its files are its own"
+)]
 
 mod figures;
 #[cfg(feature = "krabka-log")]
@@ -37,6 +42,12 @@ use steps::{FULL, QUICK, WORKLOADS};
 const STEP_TIME_MAX: Duration = Duration::from_secs(60);
 
 const ROUNDS: usize = 5;
+
+/// How long a step waits for the machine to be idle, and how long it must have been.
+const QUIET_WAIT_MAX: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_millis(50);
+/// How much of one processor may be in use then.
+const QUIET_BUSY_MAX: f64 = 0.2;
 
 /// As much as a step can bring into the page cache.
 const TOUCHED_BYTES: usize = 512 << 20;
@@ -120,6 +131,7 @@ fn all(run: &Run<'_>) {
     let root = root.join(format!("logstead-peers-{}", std::process::id()));
     let mut results = Results::new();
     let rounds = run.rounds.unwrap_or(if run.quick { 1 } else { ROUNDS });
+    let mut disturbed = 0;
     for round in 1..=rounds {
         for group in ORDER {
             for id in group {
@@ -136,7 +148,7 @@ fn all(run: &Run<'_>) {
                         // Ends by a signal: its figure is not wanted.
                         let _ = step("kill", peer.name, &dir, run.quick);
                     }
-                    settle(&root);
+                    disturbed += usize::from(!settle(&root));
                     match step(workload.id, peer.name, &dir, run.quick) {
                         Ok(figure) => figures.push(figure),
                         Err(why) => *entry = Err(why),
@@ -148,13 +160,14 @@ fn all(run: &Run<'_>) {
             std::fs::remove_dir_all(&root).unwrap();
         }
     }
-    report::write(&run.out, &peers, &results, rounds, run.quick, start.elapsed());
+    let report = report::Report { rounds, quick: run.quick, time: start.elapsed(), disturbed };
+    report.write(&run.out, &peers, &results);
 }
 
-/// Gives each step the same machine to start on: nothing of the one before waits to be written, and the memory that is
-/// free was in use a moment ago, because a virtual machine takes many times longer for the first use of a page that its
-/// host has to find.
-fn settle(root: &Path) {
+/// Gives each step the same machine to start on: nothing of the one before waits to be written, the memory that is free
+/// was in use a moment ago, because a virtual machine takes many times longer for the first use of a page that its host
+/// has to find, and nothing else runs. Whether that last came true.
+fn settle(root: &Path) -> bool {
     let synced = Command::new("sync").arg("--file-system").arg(root).status().unwrap();
     assert!(synced.success(), "sync failed");
     let touched = root.join("touched");
@@ -164,6 +177,28 @@ fn settle(root: &Path) {
         file.write_all(&zeros).unwrap();
     }
     std::fs::remove_file(touched).unwrap();
+    let start = Instant::now();
+    while start.elapsed() < QUIET_WAIT_MAX {
+        let (before, all_before) = processor_ticks();
+        std::thread::sleep(QUIET);
+        let (after, all_after) = processor_ticks();
+        let processors = std::thread::available_parallelism().unwrap().get() as f64;
+        let busy = (after - before) as f64 / (all_after - all_before).max(1) as f64 * processors;
+        if busy <= QUIET_BUSY_MAX {
+            return true;
+        }
+    }
+    false
+}
+
+/// Of all processors together: those in use or stolen by the host, and all.
+fn processor_ticks() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let ticks = stat.lines().next().unwrap().split_whitespace().skip(1).take(8);
+    let ticks: Vec<u64> = ticks.map(|ticks| ticks.parse().unwrap()).collect();
+    let all = ticks.iter().sum();
+    // The fourth waits for nothing, the fifth for the disk.
+    (all - ticks[3] - ticks[4], all)
 }
 
 /// Runs one step in a process of its own.

@@ -12,22 +12,6 @@ use crate::steps::{WORKLOADS, Workload};
 /// Where the head of the page says how many do.
 const STEADY: &str = "{steady}";
 
-fn steadiness(measured: usize, unsteady: usize, rounds: usize) -> String {
-    if rounds == 1 {
-        return "**One round only**: nothing is known of how steady these figures are.".to_owned();
-    }
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').nth(2).unwrap_or("unknown");
-    let verdict = if unsteady * 4 > measured {
-        "The machine was busy with other things: **do not quote these tables, measure again.**"
-    } else {
-        "Do not quote those."
-    };
-    format!(
-        "{unsteady} of {measured} figures varied by more than {APART_MAX} between rounds (load average at the end: {load}). {verdict}"
-    )
-}
-
 struct Row<'a> {
     peer: &'a About,
     median: f64,
@@ -35,77 +19,107 @@ struct Row<'a> {
     of_ours: Option<f64>,
 }
 
-pub fn write(dir: &Path, peers: &[About], results: &Results, rounds: usize, quick: bool, time: Duration) {
-    std::fs::create_dir_all(dir).unwrap();
-    let figures = measured(results);
-    save(&figures, &dir.join("figures.tsv"));
-    let mut page = head(rounds, quick, time);
-    page.push_str(&guarantees(peers));
-    let mut ahead = String::new();
-    let mut tables = String::new();
-    let (mut measured, mut unsteady) = (0, 0);
-    for workload in WORKLOADS {
-        let rows = rows(workload, peers, &figures);
-        let missing = missing(workload, peers, results);
-        measured += rows.len();
-        unsteady += rows.iter().filter(|row| row.spread > APART_MAX).count();
-        let _ = writeln!(tables, "\n## {} {}\n", workload.id, workload.title);
-        if !rows.is_empty() {
-            let _ = writeln!(tables, "![{}]({}.svg)\n", workload.title, workload.id);
-            let _ = writeln!(tables, "| | {} | spread | of ours |", workload.unit);
-            tables.push_str("|---|---:|---:|---:|\n");
-        }
-        for row in &rows {
-            let of_ours = row.of_ours.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-            let name = if OURS.contains(&row.peer.name) {
-                format!("**{}**", row.peer.name)
-            } else {
-                row.peer.name.into()
-            };
-            let _ = writeln!(tables, "| {name} | {} | {:.2} | {of_ours} |", human(row.median), row.spread);
-        }
-        if !missing.is_empty() {
-            let _ = writeln!(tables, "\nNot measured: {}.", missing.join("; "));
-        }
-        let better: Vec<_> = rows
-            .iter()
-            .filter(|row| !OURS.contains(&row.peer.name))
-            .filter_map(|row| {
-                let times = row.of_ours.map(|of| if workload.smaller_is_better { 1.0 / of } else { of })?;
-                (times > 1.0).then(|| format!("{} ({times:.2} times)", row.peer.name))
-            })
-            .collect();
-        if !better.is_empty() {
-            let _ = writeln!(ahead, "- **{}** {}: {}", workload.id, workload.title, better.join(", "));
-        }
-        if !rows.is_empty() {
-            std::fs::write(dir.join(format!("{}.svg", workload.id)), plot(workload, &rows)).unwrap();
-        }
-    }
-    let _ = writeln!(
-        page,
-        "## Where a peer is ahead of us\n\nOf the better of our two ways in; factors under {APART_MAX} are noise.\n\n{ahead}"
-    );
-    page.push_str(&tables);
-    page = page.replace(STEADY, &steadiness(measured, unsteady, rounds));
-    let path = dir.join("README.md");
-    std::fs::write(&path, page).unwrap();
-    eprintln!("written: {}", path.display());
+/// How a run went.
+pub struct Report {
+    pub rounds: usize,
+    pub quick: bool,
+    pub time: Duration,
+    /// Steps that began while something else ran.
+    pub disturbed: usize,
 }
 
-fn head(rounds: usize, quick: bool, time: Duration) -> String {
-    let command = "cargo run --release --manifest-path benches/peers/Cargo.toml -- all";
-    let flag = if quick { " --quick" } else { "" };
-    format!(
-        "# Measured beside other logs\n\n\
+impl Report {
+    fn steadiness(&self, measured: usize, unsteady: usize) -> String {
+        if self.rounds == 1 {
+            return "**One round only**: nothing is known of how steady these figures are.".to_owned();
+        }
+        let verdict = if unsteady * 4 > measured {
+            "The machine was busy with other things: **do not quote these tables, measure again.**"
+        } else {
+            "Do not quote those."
+        };
+        format!(
+            "{unsteady} of {measured} figures varied by more than {APART_MAX} between rounds; {} steps began while \
+             something else ran. {verdict}",
+            self.disturbed
+        )
+    }
+
+    pub fn write(&self, dir: &Path, peers: &[About], results: &Results) {
+        std::fs::create_dir_all(dir).unwrap();
+        let figures = measured(results);
+        save(&figures, &dir.join("figures.tsv"));
+        let mut page = self.head();
+        page.push_str(&guarantees(peers));
+        let mut ahead = String::new();
+        let mut tables = String::new();
+        let (mut measured, mut unsteady) = (0, 0);
+        for workload in WORKLOADS {
+            let rows = rows(workload, peers, &figures);
+            let missing = missing(workload, peers, results);
+            measured += rows.len();
+            unsteady += rows.iter().filter(|row| row.spread > APART_MAX).count();
+            let _ = writeln!(tables, "\n## {} {}\n", workload.id, workload.title);
+            if !rows.is_empty() {
+                let _ = writeln!(tables, "![{}]({}.svg)\n", workload.title, workload.id);
+                let _ = writeln!(tables, "| | {} | spread | of ours |", workload.unit);
+                tables.push_str("|---|---:|---:|---:|\n");
+            }
+            for row in &rows {
+                let of_ours = row.of_ours.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+                let name = if OURS.contains(&row.peer.name) {
+                    format!("**{}**", row.peer.name)
+                } else {
+                    row.peer.name.into()
+                };
+                let _ =
+                    writeln!(tables, "| {name} | {} | {:.2} | {of_ours} |", human(row.median), row.spread);
+            }
+            if !missing.is_empty() {
+                let _ = writeln!(tables, "\nNot measured: {}.", missing.join("; "));
+            }
+            let better: Vec<_> = rows
+                .iter()
+                .filter(|row| !OURS.contains(&row.peer.name))
+                .filter_map(|row| {
+                    let times =
+                        row.of_ours.map(|of| if workload.smaller_is_better { 1.0 / of } else { of })?;
+                    (times > 1.0).then(|| format!("{} ({times:.2} times)", row.peer.name))
+                })
+                .collect();
+            if !better.is_empty() {
+                let _ = writeln!(ahead, "- **{}** {}: {}", workload.id, workload.title, better.join(", "));
+            }
+            if !rows.is_empty() {
+                std::fs::write(dir.join(format!("{}.svg", workload.id)), plot(workload, &rows)).unwrap();
+            }
+        }
+        let _ = writeln!(
+            page,
+            "## Where a peer is ahead of us\n\nOf the better of our two ways in; factors under {APART_MAX} are noise.\n\n{ahead}"
+        );
+        page.push_str(&tables);
+        page = page.replace(STEADY, &self.steadiness(measured, unsteady));
+        let path = dir.join("README.md");
+        std::fs::write(&path, page).unwrap();
+        eprintln!("written: {}", path.display());
+    }
+
+    fn head(&self) -> String {
+        let command = "cargo run --release --manifest-path benches/peers/Cargo.toml -- all";
+        let flag = if self.quick { " --quick" } else { "" };
+        format!(
+            "# Measured beside other logs\n\n\
          Written by `{command}{flag}`: do not edit. What we left out, and how to read this: [notes](notes.md).\n\n\
-         Random payload, no codec, warm page cache; each step in a process of its own, peers in turn, median of {rounds} \
-         round(s), in {} minutes. *Spread* is highest by lowest, from five rounds on without the highest and the lowest. \
+         Random payload, no codec, warm page cache; each step in a process of its own, peers in turn, median of {} \
+         round(s), in {} minutes. *Spread* is highest by lowest, from five rounds on without these two. \
          *Of ours* is the peer's figure divided by the better of ours: the median of what it is within each round. \
          Absolute figures hold for this machine only; every figure is in [figures.tsv](figures.tsv). {STEADY}\n\n{}\n",
-        time.as_secs().div_ceil(60),
-        machine()
-    )
+            self.rounds,
+            self.time.as_secs().div_ceil(60),
+            machine()
+        )
+    }
 }
 
 fn machine() -> String {

@@ -1,5 +1,5 @@
-//! The logs with an asynchronous API. Each call is driven to its end by the caller: on one thread there is no faster way
-//! into a tokio runtime than being its only thread.
+//! The logs with an asynchronous API. Each call is driven to its end by the caller: on one thread there is no faster
+//! way into a tokio runtime than being its only thread.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
