@@ -260,7 +260,7 @@ pub use with_rocksdb::about as rocksdb_about;
 #[cfg(feature = "rocksdb")]
 mod with_rocksdb {
     use super::{AtomicU64, Mode, Ordering, Path, Peer};
-    use crate::peer::{About, CAN_ALL};
+    use crate::peer::{ALL, About};
 
     struct RocksDb {
         db: rocksdb::DB,
@@ -275,7 +275,7 @@ mod with_rocksdb {
             relaxed: "page cache (write-ahead log)",
             durable: "fdatasync, grouped",
             index: "LSM",
-            can: CAN_ALL,
+            can: ALL,
         })
     }
 

@@ -256,12 +256,19 @@ struct Tephra {
     coordinator: ::tephra::WriteCoordinator,
     handle: ::tephra::WriteHandle,
     kind: ::tephra::EventType,
+    reply: flume::Sender<TephraReply>,
+    replies: flume::Receiver<TephraReply>,
+    awaited: AtomicU64,
 }
+
+type TephraReply = (u64, Result<::tephra::PositionRange, ::tephra::AppendError>);
 
 pub fn tephra(dir: &Path, _mode: Mode) -> Box<dyn Peer> {
     let set = ::tephra::SegmentSet::open(dir.join("tephra"), ::tephra::SegmentConfig::new(1 << 28)).unwrap();
     let (coordinator, handle) = ::tephra::WriteCoordinator::start(set, Default::default()).unwrap();
-    Box::new(Tephra { coordinator, handle, kind: ::tephra::EventType::new("e").unwrap() })
+    let kind = ::tephra::EventType::new("e").unwrap();
+    let (reply, replies) = flume::unbounded();
+    Box::new(Tephra { coordinator, handle, kind, reply, replies, awaited: AtomicU64::new(0) })
 }
 
 impl Tephra {
@@ -272,11 +279,19 @@ impl Tephra {
 
 impl Peer for Tephra {
     fn append(&self, batch: &[&[u8]]) {
-        self.handle.append(batch.iter().map(|value| self.event(value)).collect(), None).unwrap();
+        let events = batch.iter().map(|value| self.event(value)).collect();
+        self.handle.append_submit(events, None, 0, self.reply.clone()).unwrap();
+        self.awaited.fetch_add(1, Ordering::Relaxed);
     }
 
     fn append_durable(&self, value: &[u8]) {
         self.handle.append(vec![self.event(value)], None).unwrap();
+    }
+
+    fn hand_over(&self) {
+        for (_, result) in self.replies.iter().take(self.awaited.swap(0, Ordering::Relaxed) as usize) {
+            result.unwrap();
+        }
     }
 
     fn scan(&self) -> u64 {

@@ -1,14 +1,24 @@
 //! Compares logstead with other logs and stores, and writes what came out to `docs/benchmarks/`.
 //!
 //! ```text
-//! cargo run --release --manifest-path benches/peers/Cargo.toml -- all [--quick] [PEER…]
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- all [--quick] [--rounds N] [--out DIR] [PEER…]
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- agree ONE/figures.tsv OTHER/figures.tsv
 //! ```
 //!
-//! Three rounds; in each, every workload runs on every peer in turn, each step in a process of its own. `--quick`
-//! does less of everything and one round. The logs live under `LOGSTEAD_BENCH_DIR`, default the directory for temporary files,
-//! and need about 2 GB for each peer; they are removed at the end.
+//! Five rounds; in each, every workload runs on every peer in turn, each step in a process of its own. `--quick` does
+//! less of everything and one round. The logs live under `LOGSTEAD_BENCH_DIR`, default the directory for temporary
+//! files, and need about 600 MB for each peer; they are removed as soon as no step reads them any more. `agree` lists
+//! the ratios on which two runs differ, and fails if there are any.
 #![allow(clippy::unwrap_used, reason = "a benchmark that can not go on stops")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "no part of the library: its files are its own"
+)]
 
+mod figures;
+#[cfg(feature = "krabka-log")]
+mod krabka;
 mod kv;
 mod logs;
 mod ours;
@@ -16,9 +26,11 @@ mod peer;
 mod raw;
 mod report;
 mod steps;
+mod tokio_logs;
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
@@ -29,16 +41,61 @@ use steps::{FULL, QUICK, WORKLOADS};
 /// A step that takes longer is given up.
 const STEP_TIME_MAX: Duration = Duration::from_secs(60);
 
+const ROUNDS: usize = 5;
+
+/// How long a step waits for the machine to be idle, and how long it must have been.
+const QUIET_WAIT_MAX: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_millis(50);
+/// How much of one processor may be in use then.
+const QUIET_BUSY_MAX: f64 = 0.2;
+
+/// As much as a step can bring into the page cache.
+const TOUCHED_BYTES: usize = 512 << 20;
+
+/// Workloads in the order in which a round runs them, those that share a log together: what reads a log does so while
+/// all of it is in the page cache, and what opens it first finds what its writer left.
+const ORDER: [&[&str]; 7] = [
+    &["W1", "W7-clean", "W9", "W5-100", "W6"],
+    &["W2", "W5-1024"],
+    &["W3"],
+    &["W4-1"],
+    &["W4-8"],
+    &["W4-64"],
+    &["W7-kill"],
+];
+
 /// Figures by workload and peer, one for each round; or why there are none.
 pub type Results = BTreeMap<(&'static str, &'static str), Result<Vec<f64>, String>>;
 
+/// What a run of all is asked to do.
+struct Run<'a> {
+    peers: Vec<&'a str>,
+    quick: bool,
+    rounds: Option<usize>,
+    out: PathBuf,
+}
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let quick = args.iter().any(|arg| arg == "--quick");
-    let size = if quick { QUICK } else { FULL };
-    let words: Vec<&str> = args.iter().map(String::as_str).filter(|arg| !arg.starts_with("--")).collect();
+    let mut run = Run {
+        peers: Vec::new(),
+        quick: false,
+        rounds: None,
+        out: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks"),
+    };
+    let mut args = args.iter().map(String::as_str);
+    let mut words = Vec::new();
+    while let Some(arg) = args.next() {
+        match arg {
+            "--quick" => run.quick = true,
+            "--rounds" => run.rounds = args.next().and_then(|rounds| rounds.parse().ok()),
+            "--out" => run.out = args.next().unwrap_or_default().into(),
+            word => words.push(word),
+        }
+    }
     match words.as_slice() {
         ["step", workload, peer, dir] => {
+            let size = if run.quick { QUICK } else { FULL };
             let peer = peer::find(peer).unwrap();
             if *workload == "kill" {
                 steps::leave_killed(&peer, Path::new(dir), size);
@@ -47,49 +104,118 @@ fn main() -> ExitCode {
             println!("result {}", steps::run(workload, &peer, Path::new(dir), size));
             ExitCode::SUCCESS
         }
-        ["all", names @ ..] => {
-            all(names, quick);
+        ["all", peers @ ..] => {
+            run.peers = peers.to_vec();
+            all(&run);
             ExitCode::SUCCESS
         }
+        ["agree", one, other] => {
+            if figures::agree(Path::new(one), Path::new(other)) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         _ => {
-            eprintln!("usage: peers all [--quick] [PEER…]");
+            eprintln!("usage: peers all [--quick] [--rounds N] [--out DIR] [PEER…] | agree FIGURES FIGURES");
             ExitCode::from(2)
         }
     }
 }
 
-fn all(names: &[&str], quick: bool) {
-    let peers: Vec<_> =
-        peer::all().into_iter().filter(|peer| names.is_empty() || names.contains(&peer.name)).collect();
+fn all(run: &Run<'_>) {
+    let start = Instant::now();
+    let chosen = |name: &str| run.peers.is_empty() || run.peers.contains(&name);
+    let peers: Vec<_> = peer::all().into_iter().filter(|peer| chosen(peer.name)).collect();
     let root = std::env::var_os("LOGSTEAD_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let root = root.join(format!("logstead-peers-{}", std::process::id()));
     let mut results = Results::new();
-    let rounds = if quick { 1 } else { 3 };
+    let rounds = run.rounds.unwrap_or(if run.quick { 1 } else { ROUNDS });
+    let mut disturbed = 0;
     for round in 1..=rounds {
-        for workload in WORKLOADS {
-            for peer in &peers {
-                let entry = results.entry((workload.id, peer.name)).or_insert_with(|| Ok(Vec::new()));
-                if let Err(why) = (workload.applies)(peer) {
-                    *entry = Err(why.to_owned());
+        for group in ORDER {
+            for id in group {
+                let workload = WORKLOADS.iter().find(|workload| workload.id == *id).unwrap();
+                for peer in &peers {
+                    let entry = results.entry((workload.id, peer.name)).or_insert_with(|| Ok(Vec::new()));
+                    if let Err(why) = (workload.applies)(peer) {
+                        *entry = Err(why.to_owned());
+                    }
+                    let Ok(figures) = entry else { continue };
+                    let dir = root.join(peer.name);
+                    std::fs::create_dir_all(&dir).unwrap();
+                    let measured = if workload.id == "W7-kill" {
+                        opens_after_kill(peer.name, &root, run.quick, &mut disturbed)
+                    } else {
+                        disturbed += usize::from(!settle(&root));
+                        step(workload.id, peer.name, &dir, run.quick)
+                    };
+                    match measured {
+                        Ok(figure) => figures.push(figure),
+                        Err(why) => *entry = Err(why),
+                    }
+                    let last = results.get(&(workload.id, peer.name));
+                    eprintln!("round {round} {} {}: {last:?}", workload.id, peer.name);
                 }
-                let Ok(figures) = entry else { continue };
-                let dir = root.join(peer.name);
-                std::fs::create_dir_all(&dir).unwrap();
-                if workload.id == "W7-kill" {
-                    // Ends by a signal: its figure is not wanted.
-                    let _ = step("kill", peer.name, &dir, quick);
-                }
-                match step(workload.id, peer.name, &dir, quick) {
-                    Ok(figure) => figures.push(figure),
-                    Err(why) => *entry = Err(why),
-                }
-                let last = results.get(&(workload.id, peer.name));
-                eprintln!("round {round} {} {}: {last:?}", workload.id, peer.name);
             }
+            std::fs::remove_dir_all(&root).unwrap();
         }
-        std::fs::remove_dir_all(&root).unwrap();
     }
-    report::write(&peers, &results, rounds, quick);
+    let report = report::Report { rounds, quick: run.quick, time: start.elapsed(), disturbed };
+    report.write(&run.out, &peers, &results);
+}
+
+/// Only the first open after a kill counts, and it varies more than anything else: the median of a few logs.
+fn opens_after_kill(peer: &str, root: &Path, quick: bool, disturbed: &mut usize) -> Result<f64, String> {
+    const KILLS: usize = 3;
+    let dir = root.join(peer);
+    let mut figures = Vec::new();
+    for _ in 0..KILLS {
+        std::fs::remove_dir_all(&dir).unwrap();
+        std::fs::create_dir_all(&dir).unwrap();
+        // Ends by a signal: its figure is not wanted.
+        let _ = step("kill", peer, &dir, quick);
+        *disturbed += usize::from(!settle(root));
+        figures.push(step("W7-kill", peer, &dir, quick)?);
+    }
+    Ok(figures::median(&figures))
+}
+
+/// Gives each step the same machine to start on: nothing of the one before waits to be written, the memory that is free
+/// was in use a moment ago, because a virtual machine takes many times longer for the first use of a page that its host
+/// has to find, and nothing else runs. Whether that last came true.
+fn settle(root: &Path) -> bool {
+    let synced = Command::new("sync").arg("--file-system").arg(root).status().unwrap();
+    assert!(synced.success(), "sync failed");
+    let touched = root.join("touched");
+    let mut file = File::create(&touched).unwrap();
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..TOUCHED_BYTES / zeros.len() {
+        file.write_all(&zeros).unwrap();
+    }
+    std::fs::remove_file(touched).unwrap();
+    let start = Instant::now();
+    while start.elapsed() < QUIET_WAIT_MAX {
+        let (before, all_before) = processor_ticks();
+        std::thread::sleep(QUIET);
+        let (after, all_after) = processor_ticks();
+        let processors = std::thread::available_parallelism().unwrap().get() as f64;
+        let busy = (after - before) as f64 / (all_after - all_before).max(1) as f64 * processors;
+        if busy <= QUIET_BUSY_MAX {
+            return true;
+        }
+    }
+    false
+}
+
+/// Of all processors together: those in use or stolen by the host, and all.
+fn processor_ticks() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let ticks = stat.lines().next().unwrap().split_whitespace().skip(1).take(8);
+    let ticks: Vec<u64> = ticks.map(|ticks| ticks.parse().unwrap()).collect();
+    let all = ticks.iter().sum();
+    // The fourth waits for nothing, the fifth for the disk.
+    (all - ticks[3] - ticks[4], all)
 }
 
 /// Runs one step in a process of its own.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::{kv, logs, ours, raw};
+#[cfg(feature = "krabka-log")]
+use crate::krabka;
+use crate::{kv, logs, ours, raw, tokio_logs};
 
 /// How a log is opened.
 #[derive(Clone, Copy, PartialEq)]
@@ -50,14 +52,24 @@ pub struct About {
     pub can: Can,
 }
 
+/// What a peer is measured in, or why not.
 #[derive(Clone, Copy)]
 pub struct Can {
-    pub durable: bool,
-    pub scan: bool,
-    pub get: bool,
+    pub durable: Result<(), &'static str>,
+    pub scan: Result<(), &'static str>,
+    pub get: Result<(), &'static str>,
 }
 
-const ALL: Can = Can { durable: true, scan: true, get: true };
+pub const ALL: Can = Can { durable: Ok(()), scan: Ok(()), get: Ok(()) };
+const NEVER_SYNCS: Result<(), &str> = Err("no durable append");
+
+/// Peers that this build is without, and why.
+pub const ABSENT: &[(&str, &str)] = &[
+    #[cfg(not(feature = "krabka-log"))]
+    ("krabka-log", "1.0.8 needs Rust 1.98: `--features krabka-log`"),
+    #[cfg(not(feature = "rocksdb"))]
+    ("rocksdb", "`--features rocksdb`"),
+];
 
 pub fn all() -> Vec<About> {
     let mut peers = vec![
@@ -95,7 +107,7 @@ pub fn all() -> Vec<About> {
             relaxed: "page cache, one write per call",
             durable: "none",
             index: "dense",
-            can: Can { durable: false, ..ALL },
+            can: Can { durable: NEVER_SYNCS, ..ALL },
         },
         About {
             name: "seglog",
@@ -128,7 +140,7 @@ pub fn all() -> Vec<About> {
             name: "tephra",
             open: logs::tephra,
             checksum: "CRC-32 per record, checked on read",
-            relaxed: "none: every append is synced",
+            relaxed: "queue in memory, lost on kill; synced in groups behind it",
             durable: "fdatasync, grouped",
             index: "dense in memory, and by type",
             can: ALL,
@@ -140,7 +152,25 @@ pub fn all() -> Vec<About> {
             relaxed: "none: every commit is synced",
             durable: "fsync, shared",
             index: "none; reads only in recovery",
-            can: Can { scan: false, get: false, ..ALL },
+            can: Can { scan: Err("reads only in recovery: see W7"), get: Err("no random read"), ..ALL },
+        },
+        About {
+            name: "mrecordlog",
+            open: tokio_logs::mrecordlog,
+            checksum: "CRC-32 per frame, checked at open only",
+            relaxed: "user-space buffer, lost on kill; all records stay in memory",
+            durable: "none: its sync only flushes",
+            index: "all in memory, records too",
+            can: Can { durable: NEVER_SYNCS, ..ALL },
+        },
+        About {
+            name: "kafko",
+            open: tokio_logs::kafko,
+            checksum: "CRC-32 per record, checked on read",
+            relaxed: "page cache, one write per call",
+            durable: "fdatasync of log and index per call, one at a time",
+            index: "sparse, 4 KiB; each read copies the rest of the segment",
+            can: Can { scan: Err("days: each read copies the rest of the segment, see W6"), ..ALL },
         },
         About {
             name: "raft-engine",
@@ -188,15 +218,12 @@ pub fn all() -> Vec<About> {
             can: ALL,
         },
     ];
-    if cfg!(feature = "rocksdb") {
-        peers.extend(kv::rocksdb_about());
-    }
+    #[cfg(feature = "krabka-log")]
+    peers.push(krabka::about());
+    peers.extend(kv::rocksdb_about());
     peers
 }
 
 pub fn find(name: &str) -> Option<About> {
     all().into_iter().find(|peer| peer.name == name)
 }
-
-#[cfg(feature = "rocksdb")]
-pub const CAN_ALL: Can = ALL;

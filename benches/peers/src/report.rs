@@ -1,114 +1,125 @@
 //! Tables and plots from the figures, in `docs/benchmarks/`.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use crate::Results;
-use crate::peer::About;
+use crate::figures::{APART_MAX, Figures, OURS, measured, median, of_ours, save, spread};
+use crate::peer::{ABSENT, About};
 use crate::steps::{WORKLOADS, Workload};
 
-/// What everything is compared with: the better of our two ways in.
-const OURS: [&str; 2] = ["logstead", "logstead-partition"];
-
-/// A figure that varies more between rounds is not to be relied on.
-const SPREAD_MAX: f64 = 1.15;
 /// Where the head of the page says how many do.
 const STEADY: &str = "{steady}";
-
-fn steadiness(measured: usize, unsteady: usize, rounds: usize) -> String {
-    if rounds == 1 {
-        return "**One round only**: nothing is known of how steady these figures are.".to_owned();
-    }
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').nth(2).unwrap_or("unknown");
-    let verdict = if unsteady * 4 > measured {
-        "The machine was busy with other things: **do not quote these tables, measure again.**"
-    } else {
-        "Do not quote those."
-    };
-    format!(
-        "{unsteady} of {measured} figures varied by more than {SPREAD_MAX} between rounds (load average at the end: {load}). {verdict}"
-    )
-}
 
 struct Row<'a> {
     peer: &'a About,
     median: f64,
     spread: f64,
+    of_ours: Option<f64>,
 }
 
-pub fn write(peers: &[About], results: &Results, rounds: usize, quick: bool) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks");
-    std::fs::create_dir_all(&dir).unwrap();
-    let mut page = head(rounds, quick);
-    page.push_str(&guarantees(peers));
-    let mut ahead = String::new();
-    let mut tables = String::new();
-    let (mut measured, mut unsteady) = (0, 0);
-    for workload in WORKLOADS {
-        let (rows, missing) = rows(workload, peers, results);
-        let ours = ours(workload, &rows);
-        measured += rows.len();
-        unsteady += rows.iter().filter(|row| row.spread > SPREAD_MAX).count();
-        let _ = writeln!(tables, "\n## {} {}\n", workload.id, workload.title);
-        if !rows.is_empty() {
-            let _ = writeln!(tables, "![{}]({}.svg)\n", workload.title, workload.id);
-            let _ = writeln!(tables, "| | {} | spread | of ours |", workload.unit);
-            tables.push_str("|---|---:|---:|---:|\n");
+/// How a run went.
+pub struct Report {
+    pub rounds: usize,
+    pub quick: bool,
+    pub time: Duration,
+    /// Steps that began while something else ran.
+    pub disturbed: usize,
+}
+
+impl Report {
+    fn steadiness(&self, measured: usize, unsteady: usize) -> String {
+        if self.rounds == 1 {
+            return "**One round only**: nothing is known of how steady these figures are.".to_owned();
         }
-        for row in &rows {
-            let of_ours = ours.map_or("-".to_owned(), |ours| format!("{:.2}", row.median / ours));
-            let name = if OURS.contains(&row.peer.name) {
-                format!("**{}**", row.peer.name)
-            } else {
-                row.peer.name.into()
-            };
-            let _ = writeln!(tables, "| {name} | {} | {:.2} | {of_ours} |", human(row.median), row.spread);
-        }
-        if !missing.is_empty() {
-            let _ = writeln!(tables, "\nNot measured: {}.", missing.join("; "));
-        }
-        if let Some(ours) = ours {
+        let verdict = if unsteady * 4 > measured {
+            "The machine was busy with other things: **do not quote these tables, measure again.**"
+        } else {
+            "Do not quote those."
+        };
+        format!(
+            "{unsteady} of {measured} figures varied by more than {APART_MAX} between rounds; {} steps began while \
+             something else ran. {verdict}",
+            self.disturbed
+        )
+    }
+
+    pub fn write(&self, dir: &Path, peers: &[About], results: &Results) {
+        std::fs::create_dir_all(dir).unwrap();
+        let figures = measured(results);
+        save(&figures, &dir.join("figures.tsv"));
+        let mut page = self.head();
+        page.push_str(&guarantees(peers));
+        let mut ahead = String::new();
+        let mut tables = String::new();
+        let (mut measured, mut unsteady) = (0, 0);
+        for workload in WORKLOADS {
+            let rows = rows(workload, peers, &figures);
+            let missing = missing(workload, peers, results);
+            measured += rows.len();
+            unsteady += rows.iter().filter(|row| row.spread > APART_MAX).count();
+            let _ = writeln!(tables, "\n## {} {}\n", workload.id, workload.title);
+            if !rows.is_empty() {
+                let _ = writeln!(tables, "![{}]({}.svg)\n", workload.title, workload.id);
+                let _ = writeln!(tables, "| | {} | spread | of ours |", workload.unit);
+                tables.push_str("|---|---:|---:|---:|\n");
+            }
+            for row in &rows {
+                let of_ours = row.of_ours.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+                let name = if OURS.contains(&row.peer.name) {
+                    format!("**{}**", row.peer.name)
+                } else {
+                    row.peer.name.into()
+                };
+                let _ =
+                    writeln!(tables, "| {name} | {} | {:.2} | {of_ours} |", human(row.median), row.spread);
+            }
+            if !missing.is_empty() {
+                let _ = writeln!(tables, "\nNot measured: {}.", missing.join("; "));
+            }
             let better: Vec<_> = rows
                 .iter()
                 .filter(|row| !OURS.contains(&row.peer.name))
-                .filter(|row| if workload.smaller_is_better { row.median < ours } else { row.median > ours })
-                .map(|row| {
+                .filter_map(|row| {
                     let times =
-                        if workload.smaller_is_better { ours / row.median } else { row.median / ours };
-                    format!("{} ({times:.2} times)", row.peer.name)
+                        row.of_ours.map(|of| if workload.smaller_is_better { 1.0 / of } else { of })?;
+                    (times > 1.0).then(|| format!("{} ({times:.2} times)", row.peer.name))
                 })
                 .collect();
             if !better.is_empty() {
                 let _ = writeln!(ahead, "- **{}** {}: {}", workload.id, workload.title, better.join(", "));
             }
+            if !rows.is_empty() {
+                std::fs::write(dir.join(format!("{}.svg", workload.id)), plot(workload, &rows)).unwrap();
+            }
         }
-        if !rows.is_empty() {
-            std::fs::write(dir.join(format!("{}.svg", workload.id)), plot(workload, &rows)).unwrap();
-        }
+        let _ = writeln!(
+            page,
+            "## Where a peer is ahead of us\n\nOf the better of our two ways in; factors under {APART_MAX} are noise.\n\n{ahead}"
+        );
+        page.push_str(&tables);
+        page = page.replace(STEADY, &self.steadiness(measured, unsteady));
+        let path = dir.join("README.md");
+        std::fs::write(&path, page).unwrap();
+        eprintln!("written: {}", path.display());
     }
-    let _ = writeln!(
-        page,
-        "## Where a peer is ahead of us\n\nOf the better of our two ways in; factors under 1.15 are noise.\n\n{ahead}"
-    );
-    page.push_str(&tables);
-    page = page.replace(STEADY, &steadiness(measured, unsteady, rounds));
-    let path: PathBuf = dir.join("README.md");
-    std::fs::write(&path, page).unwrap();
-    eprintln!("written: {}", path.display());
-}
 
-fn head(rounds: usize, quick: bool) -> String {
-    let command = "cargo run --release --manifest-path benches/peers/Cargo.toml -- all";
-    let flag = if quick { " --quick" } else { "" };
-    format!(
-        "# Measured beside other logs\n\n\
+    fn head(&self) -> String {
+        let command = "cargo run --release --manifest-path benches/peers/Cargo.toml -- all";
+        let flag = if self.quick { " --quick" } else { "" };
+        format!(
+            "# Measured beside other logs\n\n\
          Written by `{command}{flag}`: do not edit. What we left out, and how to read this: [notes](notes.md).\n\n\
-         Random payload, no codec, warm page cache; each step in a process of its own, peers in turn, median of {rounds} \
-         round(s). *Spread* is highest by lowest. *Of ours* is the peer's figure divided by the better of ours. Absolute \
-         figures hold for this machine only. {STEADY}\n\n{}\n",
-        machine()
-    )
+         Random payload, no codec, warm page cache; each step in a process of its own, peers in turn, median of {} \
+         round(s), in {} minutes. *Spread* is highest by lowest, from five rounds on without these two. \
+         *Of ours* is the peer's figure divided by the better of ours: the median of what it is within each round. \
+         Absolute figures hold for this machine only; every figure is in [figures.tsv](figures.tsv). {STEADY}\n\n{}\n",
+            self.rounds,
+            self.time.as_secs().div_ceil(60),
+            machine()
+        )
+    }
 }
 
 fn machine() -> String {
@@ -147,31 +158,29 @@ fn guarantees(peers: &[About]) -> String {
     text
 }
 
-/// The measured ones, best first, and the others with the reason.
-fn rows<'a>(workload: &Workload, peers: &'a [About], results: &Results) -> (Vec<Row<'a>>, Vec<String>) {
-    let (mut rows, mut missing) = (Vec::new(), Vec::new());
-    for peer in peers {
-        match results.get(&(workload.id, peer.name)) {
-            Some(Ok(figures)) if !figures.is_empty() => {
-                let mut sorted = figures.clone();
-                sorted.sort_by(f64::total_cmp);
-                let spread = sorted[sorted.len() - 1] / sorted[0];
-                rows.push(Row { peer, median: sorted[sorted.len() / 2], spread });
-            }
-            Some(Err(why)) => missing.push(format!("{} ({why})", peer.name)),
-            _ => {}
-        }
-    }
+/// The measured ones, best first.
+fn rows<'a>(workload: &Workload, peers: &'a [About], figures: &Figures) -> Vec<Row<'a>> {
+    let row = |peer: &'a About| {
+        let rounds = figures.get(&(workload.id.to_owned(), peer.name.to_owned()))?;
+        let of_ours = of_ours(workload, peer.name, figures);
+        Some(Row { peer, median: median(rounds), spread: spread(rounds), of_ours })
+    };
+    let mut rows: Vec<_> = peers.iter().filter_map(row).collect();
     rows.sort_by(|a, b| {
         let order = a.median.total_cmp(&b.median);
         if workload.smaller_is_better { order } else { order.reverse() }
     });
-    (rows, missing)
+    rows
 }
 
-fn ours(workload: &Workload, rows: &[Row<'_>]) -> Option<f64> {
-    let ours = rows.iter().filter(|row| OURS.contains(&row.peer.name)).map(|row| row.median);
-    if workload.smaller_is_better { ours.min_by(f64::total_cmp) } else { ours.max_by(f64::total_cmp) }
+/// The others, with the reason.
+fn missing(workload: &Workload, peers: &[About], results: &Results) -> Vec<String> {
+    let why = |peer: &About| {
+        let why = results.get(&(workload.id, peer.name))?.as_ref().err()?;
+        Some(format!("{} ({why})", peer.name))
+    };
+    let absent = ABSENT.iter().map(|(name, why)| format!("{name} ({why})"));
+    peers.iter().filter_map(why).chain(absent).collect()
 }
 
 fn human(figure: f64) -> String {

@@ -1,0 +1,97 @@
+//! The figures of a run: kept in a file, compared with ours, and with those of another run.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::Results;
+use crate::steps::{WORKLOADS, Workload};
+
+/// What everything is compared with: the better of our two ways in.
+pub const OURS: [&str; 2] = ["logstead", "logstead-partition"];
+
+/// Two figures that are further apart than this differ; nearer, it is noise.
+pub const APART_MAX: f64 = 1.15;
+
+/// By workload and peer, one figure for each round.
+pub type Figures = BTreeMap<(String, String), Vec<f64>>;
+
+pub fn measured(results: &Results) -> Figures {
+    let mut figures = Figures::new();
+    for ((workload, peer), result) in results {
+        if let Ok(rounds) = result
+            && !rounds.is_empty()
+        {
+            figures.insert(((*workload).to_owned(), (*peer).to_owned()), rounds.clone());
+        }
+    }
+    figures
+}
+
+pub fn save(figures: &Figures, path: &Path) {
+    let mut text = String::from("workload\tpeer\tone figure for each round\n");
+    for ((workload, peer), rounds) in figures {
+        let rounds: Vec<_> = rounds.iter().map(f64::to_string).collect();
+        let _ = writeln!(text, "{workload}\t{peer}\t{}", rounds.join("\t"));
+    }
+    std::fs::write(path, text).unwrap();
+}
+
+fn load(path: &Path) -> Figures {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+    let row = |line: &str| {
+        let mut words = line.split('\t').map(str::to_owned);
+        let key = (words.next().unwrap(), words.next().unwrap());
+        (key, words.map(|figure| figure.parse().unwrap()).collect())
+    };
+    text.lines().skip(1).map(row).collect()
+}
+
+pub fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
+}
+
+/// Highest by lowest; from five rounds on without the highest and the lowest, which the median does not see either.
+pub fn spread(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let kept = if sorted.len() < 5 { &sorted[..] } else { &sorted[1..sorted.len() - 1] };
+    kept[kept.len() - 1] / kept[0]
+}
+
+/// How many times a peer's figure is ours. The ratio is taken within each round, where the machine was the same for
+/// both, and the median of the ratios is what counts.
+pub fn of_ours(workload: &Workload, peer: &str, figures: &Figures) -> Option<f64> {
+    let of = |peer: &str| figures.get(&(workload.id.to_owned(), peer.to_owned()));
+    let better = |a: &&Vec<f64>, b: &&Vec<f64>| {
+        let order = median(a).total_cmp(&median(b));
+        if workload.smaller_is_better { order.reverse() } else { order }
+    };
+    let ours = OURS.iter().filter_map(|name| of(name)).max_by(better)?;
+    let ratios: Vec<_> = of(peer)?.iter().zip(ours).map(|(theirs, ours)| theirs / ours).collect();
+    Some(median(&ratios))
+}
+
+/// Prints the ratios that two runs do not agree on; whether there are none.
+pub fn agree(one: &Path, other: &Path) -> bool {
+    let (one, other) = (load(one), load(other));
+    let (mut compared, mut apart) = (0, 0);
+    for workload in WORKLOADS {
+        let peers = one.keys().filter(|(id, _)| id == workload.id).map(|(_, peer)| peer);
+        for peer in peers {
+            let ratios = (of_ours(workload, peer, &one), of_ours(workload, peer, &other));
+            let (Some(a), Some(b)) = ratios else { continue };
+            compared += 1;
+            let times = (a / b).max(b / a);
+            if times > APART_MAX {
+                apart += 1;
+                println!("{} {peer}: {a:.3} and {b:.3} of ours, {times:.2} apart", workload.id);
+            }
+        }
+    }
+    println!("{apart} of {compared} ratios are more than {APART_MAX} apart");
+    apart == 0
+}
