@@ -79,6 +79,7 @@ impl Log {
                 Some(_) => break,
             }
         }
+        self.source.read.add(records.len() as u64, records.stored_bytes() as u64);
         Ok(records)
     }
 
@@ -398,7 +399,7 @@ impl Walk<'_> {
         let section = if header.compression() == Compression::None {
             self.region.slice(start + BATCH_HEADER_BYTES..start + size)
         } else {
-            Region::heap(decompress(&header, batch).map_err(fault)?)
+            Region::pinned(decompress(&header, batch).map_err(fault)?, &self.log.source.pins)
         };
         check_records(&header, section.bytes()).map_err(fault)?;
         Ok(Step::Part(Part::new(&self.log.source, header, section, self.from)))

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::limits::BATCH_HEADER_BYTES;
+use crate::metrics::Pins;
 use crate::record::{BatchHeader, Invalid};
 use crate::storage::{File, Map, Open, Region, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicU64, OnceLock, Ordering, RwLock};
@@ -92,7 +93,20 @@ pub(crate) struct Segment {
     synced: AtomicU64,
     /// Whether the directory entry is on the device.
     entry_synced: AtomicBool,
+    /// What readers keep alive.
+    pins: Arc<Pins>,
     pub(crate) created_ms: i64,
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // Between the two lines the last reader may let go: then the map goes with this segment, and counts no more.
+        if let Some(Some(map)) = self.map.get()
+            && Arc::strong_count(map) > 1
+        {
+            map.orphan(&self.pins);
+        }
+    }
 }
 
 impl Segment {
@@ -102,10 +116,11 @@ impl Segment {
         dir: &Arc<Path>,
         base: Offset,
         config: SegmentConfig,
+        pins: &Arc<Pins>,
         now_ms: i64,
     ) -> Result<Self> {
         let log = storage.open(&dir.join(name::log(base)), Open::Truncate)?;
-        let segment = Segment::existing(storage, dir, base, config, now_ms);
+        let segment = Segment::existing(storage, dir, base, config, pins, now_ms);
         *segment.index.write() = Index::Growing(Growing::new(base, &config));
         segment.entry_synced.store(false, Ordering::Release);
         // The cell is empty: the segment was made two lines above.
@@ -119,6 +134,7 @@ impl Segment {
         dir: &Arc<Path>,
         base: Offset,
         config: SegmentConfig,
+        pins: &Arc<Pins>,
         now_ms: i64,
     ) -> Self {
         Segment {
@@ -135,6 +151,7 @@ impl Segment {
             damaged: AtomicBool::new(false),
             synced: AtomicU64::new(0),
             entry_synced: AtomicBool::new(true),
+            pins: Arc::clone(pins),
             created_ms: now_ms,
         }
     }
@@ -343,7 +360,7 @@ impl Segment {
         let mut bytes = vec![0; usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX)];
         let read = self.file(Open::Read)?.read_at(&mut bytes, position)?;
         bytes.truncate(read);
-        Ok(Region::heap(bytes))
+        Ok(Region::pinned(bytes, &self.pins))
     }
 
     fn mapped_bytes(&self, range: std::ops::Range<u64>) -> Result<Option<&[u8]>> {
