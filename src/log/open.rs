@@ -24,7 +24,7 @@ use crate::limits::SEGMENT_BYTES_MAX;
 use crate::metrics::{Pins, SyncCounter, TrafficCounter};
 use crate::record::{BatchHeader, Invalid};
 use crate::segment::name::{self, SegmentFile};
-use crate::segment::{Scan, Segment, Step};
+use crate::segment::{Segment, Step};
 use crate::storage::{EntryKind, Open};
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, RwLock};
 use crate::types::{Durability, Offset, TopicName};
@@ -368,7 +368,7 @@ impl<'c> Opening<'c> {
         }
         let (position, mut expected) =
             segment.resume_index(self.proven, len, self.hints.clean, self.context.read_only)?;
-        let mut scan = Scan::new(file.as_ref(), position, len);
+        let mut scan = segment.scan(file.as_ref(), position, len);
         let mut rotten = false;
         let mut after_gap = false;
         loop {
