@@ -2,7 +2,7 @@
 //!
 //! `tests/legacy/` holds segments that Kafka 3.9 wrote with `Legacy.java`, and what Kafka reads in them. The others are
 //! made here, from the words of the format.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test lays files out as a broker does")]
 
 mod common;
 

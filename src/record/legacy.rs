@@ -32,7 +32,7 @@ const _: () = {
     // varints of 32 bits (the lengths of the record, its key and its value, the offset) and the timestamp, which is one
     // byte in format 0.
     assert!(size_of_fields(0) - at::UNCOUNTED == at::LEGACY_LENGTH_MIN as usize);
-    assert!(2 + 4 * varint::MAX_32 + 1 <= size_of_fields(0));
+    assert!(3 + 4 * varint::MAX_32 <= size_of_fields(0));
     assert!(2 + 4 * varint::MAX_32 + varint::MAX_64 <= size_of_fields(1));
 };
 
