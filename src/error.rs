@@ -145,8 +145,8 @@ pub enum ErrorKind {
         /// What is wrong with it.
         why: String,
     },
-    /// A batch of Kafka's formats 0 or 1, which this crate does not read.
-    #[error("{} holds a batch of format {magic} at byte {position}: only format 2 (Kafka 0.11 and later) is read", file.display())]
+    /// A batch of a format that no Kafka has written.
+    #[error("{} holds a batch of format {magic} at byte {position}: formats 0, 1 and 2 are read; restore the file, or seek behind the segment", file.display())]
     UnsupportedMagic {
         /// The file.
         file: PathBuf,

@@ -52,7 +52,8 @@
 //! # Features
 //!
 //! `lz4` and `zstd` (default), `snappy`, `gzip`: the codecs. `bytes`: keys and values as `bytes::Bytes`. `testing`: the
-//! simulated disk and the clock that is moved by hand, for tests of programs that use this crate.
+//! simulated disk and the clock that is moved by hand, for tests of programs that use this crate. `metrics`, `tracing`:
+//! figures and spans for a recorder and a subscriber, see [`guide::metrics`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -64,6 +65,7 @@ mod error;
 pub mod fuzzing;
 mod limits;
 mod log;
+mod metrics;
 mod producer;
 mod record;
 mod segment;
@@ -78,11 +80,14 @@ pub use config::{AutoOffsetReset, ConsumerConfig, IsolationLevel, Partitioner, P
 pub use consumer::{Batches, Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{BatchRef, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord};
+pub use metrics::{SyncTimes, Traffic};
 pub use producer::{Delivery, Producer, Receipt, Writer};
 pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
 pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
-pub use store::{Maintained, Maintenance, RecoveryReport, Store, StoreOptions};
+pub use store::{
+    Figures, Maintained, Maintenance, PartitionStats, RecoveryReport, Stats, Store, StoreOptions, TopicStats,
+};
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
 pub use types::{Acks, Compression, Durability, Offset, TimestampType};
@@ -91,6 +96,8 @@ pub use types::{Acks, Compression, Durability, Offset, TimestampType};
 pub mod guide {
     #[doc = include_str!("../docs/acks.md")]
     pub mod acks {}
+    #[doc = include_str!("../docs/metrics.md")]
+    pub mod metrics {}
 }
 
 #[cfg(doctest)]

@@ -212,8 +212,8 @@ impl TopicConfig {
         self
     }
 
-    /// `compression.type`: how this topic's batches are packed, whatever a producer is set to. Default: as the producer
-    /// says.
+    /// `compression.type`: how this topic's batches are packed, whatever a producer is set to. Default `producer`: as
+    /// each producer says, so that one log may hold batches of several codecs; `Partition::append` packs none.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);

@@ -163,6 +163,24 @@ fn change(disk: &SimDisk, bytes: &mut Bytes<'_>) {
     let _ = disk.write_file(&path, content);
 }
 
+/// A message of format 0 or 1, or a wrapper around whatever comes.
+fn old_message(bytes: &mut Bytes<'_>, how: u8, offset: Offset) -> Vec<u8> {
+    let len = usize::from(bytes.byte());
+    let value = bytes.take(len);
+    let mut body = vec![how >> 5 & 1, if how & 4 != 0 { bytes.byte() } else { 0 }];
+    if how >> 5 & 1 == 1 {
+        body.extend(bytes.number::<1>().to_be_bytes());
+    }
+    body.extend((-1i32).to_be_bytes());
+    body.extend((value.len() as i32).to_be_bytes());
+    body.extend(value);
+    let mut message = offset.to_be_bytes().to_vec();
+    message.extend((body.len() as i32 + 4).to_be_bytes());
+    message.extend(crc32fast::hash(&body).to_be_bytes());
+    message.extend(body);
+    message
+}
+
 /// A whole batch, at an offset near to nothing or anywhere.
 fn batch(bytes: &mut Bytes<'_>) -> Vec<u8> {
     let how = bytes.byte();
@@ -171,6 +189,9 @@ fn batch(bytes: &mut Bytes<'_>) -> Vec<u8> {
         1 => i64::from(i32::MAX) + bytes.number::<1>() as i64 - 8,
         _ => bytes.number::<1>() as i64,
     };
+    if how & 0x40 != 0 {
+        return old_message(bytes, how, offset);
+    }
     let mut builder = BatchBuilder::new(0);
     for i in 0..1 + bytes.below(4) as i32 {
         let delta = if how & 4 != 0 { i * 3 } else { i };

@@ -4,6 +4,7 @@ use super::roll::{RollCheck, should_roll};
 use super::{Log, Tail, callback};
 use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
+use crate::metrics::span;
 use crate::record::{Sealed, TimestampType};
 use crate::segment::Segment;
 use crate::sync::{Arc, MutexGuard, Ordering};
@@ -136,6 +137,7 @@ impl Log {
         let mut next = tail.next_offset;
         let mut bytes = 0;
         let mut count = 0;
+        let mut records = 0;
         while let Some((pending, batch)) = batches
             .split_at_mut_checked(count)
             .and_then(|(pending, rest)| Some((&*pending, rest.first_mut()?)))
@@ -146,6 +148,7 @@ impl Log {
             batch.place(next, self.leader_epoch);
             next = batch.header().next_offset();
             bytes += batch.bytes().len() as u64;
+            records += u64::from(batch.header().count.unsigned_abs());
             count += 1;
         }
         let group = batches.get(..count).unwrap_or_default();
@@ -157,6 +160,7 @@ impl Log {
             .map_err(|failed| if failed.cut_back { failed.error } else { self.fail(&failed.error) })?;
         tail.active.publish(position, group.iter().map(Sealed::header));
         tail.next_offset = next;
+        self.written.add_alone(records, bytes);
         self.log_end.store(next, Ordering::SeqCst);
         match config.durability {
             Durability::PageCache => {
@@ -172,6 +176,7 @@ impl Log {
 
     /// Closes the active segment and makes the next, outside the tail's lock: `rolling` keeps others away.
     fn roll(&self, config: &TopicConfig, old: &Arc<Segment>, base: Offset) -> Result<Arc<Segment>> {
+        span!("roll", topic = %self.topic, partition = self.partition, base);
         let mut segments = self.segments.read().clone();
         let now = self.context.clock.now_ms();
         let new = Segment::create(
@@ -179,6 +184,7 @@ impl Log {
             &self.dir,
             base,
             Self::segment_config(config, self.contiguous),
+            &self.source.pins,
             now,
         )?;
         let new = Arc::new(new);

@@ -238,6 +238,8 @@ impl Log {
         };
         let sealed = std::mem::take(&mut *self.flush.sealed.lock());
         let also = (active_too && active.is_dirty()).then_some(&active);
+        let work = also.is_some() || sealed.iter().any(|segment| segment.is_dirty());
+        let began = work.then(Instant::now);
         if let Err(error) = sealed.iter().chain(also).try_for_each(|segment| segment.sync()) {
             if !matches!(error.kind(), ErrorKind::TooManyOpenFiles { .. }) {
                 return Err(self.poison(&error));
@@ -247,6 +249,9 @@ impl Log {
             self.unsynced_bytes.fetch_add(unsynced, Ordering::Relaxed);
             let _ = self.dirty_since_ms.compare_exchange(0, since, Ordering::SeqCst, Ordering::SeqCst);
             return Err(error);
+        }
+        if let Some(began) = began {
+            self.syncs.add_alone(began.elapsed());
         }
         // An index is rebuilt when it is missing: its loss is no reason to stop. That of the active segment is a hint.
         sealed.iter().for_each(|segment| segment.close_index());

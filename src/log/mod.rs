@@ -16,6 +16,7 @@ mod bell;
 pub(crate) mod callback;
 pub(crate) mod checkpoint;
 pub(crate) mod committed;
+mod figures;
 mod flush;
 mod open;
 mod read;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{AllPins, SyncCounter, TrafficCounter};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Segment, SegmentConfig};
 use crate::storage::{File, Storage};
@@ -40,6 +42,7 @@ use crate::time::Clock;
 use crate::types::{Durability, Offset, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
+pub(crate) use figures::LogFigures;
 pub(crate) use flush::{Completion, Source as PendingBatches};
 pub(crate) use open::OpenHints;
 pub(crate) use read::ReadOptions;
@@ -68,6 +71,7 @@ pub(crate) struct Context {
     pub(crate) unheard: Mutex<Option<Error>>,
     pub(crate) unsynced: Unsynced,
     pub(crate) wake: Wake,
+    pub(crate) pins: AllPins,
 }
 
 impl Context {
@@ -209,6 +213,10 @@ pub(crate) struct Log {
     log_end: AtomicI64,
     high_watermark: AtomicI64,
     recovery_point: AtomicI64,
+    /// Since the log was opened. Counted by who holds the tail.
+    written: TrafficCounter,
+    /// Counted by who leads.
+    syncs: SyncCounter,
     unsynced_bytes: AtomicU64,
     /// When the oldest write that no sync covers happened, in milliseconds of the monotonic clock plus one; 0 = none.
     dirty_since_ms: AtomicU64,

@@ -21,9 +21,10 @@ use super::{Bells, Context, Log, Tail, flush::Flush, records::Source};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::SEGMENT_BYTES_MAX;
+use crate::metrics::{Pins, SyncCounter, TrafficCounter};
 use crate::record::{BatchHeader, Invalid};
 use crate::segment::name::{self, SegmentFile};
-use crate::segment::{Scan, Segment, Step};
+use crate::segment::{Segment, Step};
 use crate::storage::{EntryKind, Open};
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, RwLock};
 use crate::types::{Durability, Offset, TopicName};
@@ -56,6 +57,7 @@ struct Opening<'c> {
     dir: Arc<Path>,
     config: &'c TopicConfig,
     hints: OpenHints,
+    pins: Arc<Pins>,
     proven: Offset,
     /// A writer left word of what is committed.
     slot_seen: bool,
@@ -76,7 +78,8 @@ impl Log {
         hints: OpenHints,
         bells: Arc<Bells>,
     ) -> Result<(Arc<Log>, Vec<RecoveryEvent>)> {
-        let mut opening = Opening::new(context, topic, partition, &config, hints)?;
+        let (pins, instance) = context.pins.add();
+        let mut opening = Opening::new(context, topic, partition, &config, hints, &pins)?;
         let (segments, next_offset) = opening.segments()?;
         let log_start = opening.log_start(&segments);
         let leader_epoch = opening.leader_epoch();
@@ -107,6 +110,8 @@ impl Log {
             log_end: AtomicI64::new(next_offset),
             high_watermark: AtomicI64::new(next_offset),
             recovery_point: AtomicI64::new(next_offset),
+            written: TrafficCounter::default(),
+            syncs: SyncCounter::default(),
             unsynced_bytes: AtomicU64::new(0),
             dirty_since_ms: AtomicU64::new(0),
             listed: AtomicBool::new(false),
@@ -117,7 +122,13 @@ impl Log {
             closed: AtomicBool::new(false),
             transactions: OnceLock::new(),
             bells,
-            source: Arc::new(Source { topic: topic.shared(), partition }),
+            source: Arc::new(Source {
+                topic: topic.shared(),
+                partition,
+                instance,
+                pins,
+                read: TrafficCounter::default(),
+            }),
             config: RwLock::new(Arc::clone(&config)),
             dir,
         });
@@ -154,6 +165,7 @@ impl<'c> Opening<'c> {
         partition: i32,
         config: &'c TopicConfig,
         hints: OpenHints,
+        pins: &Arc<Pins>,
     ) -> Result<Self> {
         let dir: Arc<Path> = context.root.join(format!("{topic}-{partition}")).into();
         let slot = Committed::read(context.storage.as_ref(), &dir)?.filter(|_| hints.contiguous);
@@ -170,6 +182,7 @@ impl<'c> Opening<'c> {
             dir,
             config,
             hints,
+            pins: Arc::clone(pins),
             proven,
             slot_seen: slot.is_some(),
             epochs: None,
@@ -320,6 +333,7 @@ impl<'c> Opening<'c> {
             &self.dir,
             base,
             config,
+            &self.pins,
             self.context.clock.now_ms(),
         ))
     }
@@ -333,7 +347,7 @@ impl<'c> Opening<'c> {
         }
         let config = Log::segment_config(self.config, self.hints.contiguous);
         let now = self.context.clock.now_ms();
-        let segment = Segment::create(&self.context.storage, &self.dir, base, config, now)?;
+        let segment = Segment::create(&self.context.storage, &self.dir, base, config, &self.pins, now)?;
         segment.sync()?;
         Ok((vec![Arc::new(segment)], base))
     }
@@ -354,7 +368,7 @@ impl<'c> Opening<'c> {
         }
         let (position, mut expected) =
             segment.resume_index(self.proven, len, self.hints.clean, self.context.read_only)?;
-        let mut scan = Scan::new(file.as_ref(), position, len);
+        let mut scan = segment.scan(file.as_ref(), position, len);
         let mut rotten = false;
         let mut after_gap = false;
         loop {

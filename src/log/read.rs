@@ -8,7 +8,7 @@ use super::{Log, Records, SharedRecord};
 use crate::config::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BATCH_HEADER_BYTES;
-use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, verify_crc};
+use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, unpack, verify_crc};
 use crate::segment::{Fault, Landing, Segment};
 use crate::storage::Region;
 use crate::sync::Arc;
@@ -79,6 +79,7 @@ impl Log {
                 Some(_) => break,
             }
         }
+        self.source.read.add(records.len() as u64, records.stored_bytes() as u64);
         Ok(records)
     }
 
@@ -375,14 +376,18 @@ impl Walk<'_> {
         let position = self.landing.position + self.at as u64;
         let fault = |why| Fault::Bytes { position, why };
         let rest = self.region.bytes().get(self.at..).unwrap_or_default();
-        if rest.len() < BATCH_HEADER_BYTES {
-            return self.ends_short(rest.len(), BATCH_HEADER_BYTES);
+        let header = match BatchHeader::parse(rest) {
+            Err(Invalid::Short { have, need }) => return self.ends_short(have, need),
+            parsed => parsed.map_err(fault)?,
+        };
+        if header.is_legacy() && self.log.contiguous {
+            return Err(fault(Invalid::Magic(header.magic)));
         }
-        let header = BatchHeader::parse(rest).map_err(fault)?;
         if header.base_offset >= self.end && self.at > 0 {
             return Ok(Step::End);
         }
-        self.check_place(&header).map_err(fault)?;
+        let expected = self.expected;
+        self.check_place(&header, expected).map_err(fault)?;
         let size = header.size();
         let Some(batch) = rest.get(..size) else { return self.ends_short(rest.len(), size) };
         if self.check_crcs {
@@ -395,10 +400,16 @@ impl Walk<'_> {
         if header.max_timestamp < self.not_older_than || aborted {
             return Ok(Step::LeftOut(header.next_offset()));
         }
-        let section = if header.compression() == Compression::None {
-            self.region.slice(start + BATCH_HEADER_BYTES..start + size)
+        let (header, section) = if header.is_legacy() {
+            let (header, section) = unpack(&header, batch).map_err(fault)?;
+            // Only now its first offset is known.
+            self.check_place(&header, expected).map_err(fault)?;
+            (header, Region::pinned(section, &self.log.source.pins))
+        } else if header.compression() == Compression::None {
+            (header, self.region.slice(start + BATCH_HEADER_BYTES..start + size))
         } else {
-            Region::heap(decompress(&header, batch).map_err(fault)?)
+            let section = decompress(&header, batch).map_err(fault)?;
+            (header, Region::pinned(section, &self.log.source.pins))
         };
         check_records(&header, section.bytes()).map_err(fault)?;
         Ok(Step::Part(Part::new(&self.log.source, header, section, self.from)))
@@ -413,12 +424,12 @@ impl Walk<'_> {
     }
 
     /// The header fields that Kafka's checksum leaves out, against the neighbours.
-    fn check_place(&self, header: &BatchHeader) -> Result<(), Invalid> {
+    fn check_place(&self, header: &BatchHeader, expected: Option<Offset>) -> Result<(), Invalid> {
         let wrong = |why| Err(Invalid::Field { name: "base offset", why });
         if header.base_offset < self.chosen.segment.base() || header.last_offset() >= self.chosen.next_base {
             return wrong("it lies outside its segment");
         }
-        match self.expected {
+        match expected {
             Some(expected) if header.base_offset < expected => {
                 wrong("it lies before the batch in front of it")
             }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::metrics::{Pins, TrafficCounter};
 use crate::record::{BatchHeader, ControlType, Headers, RawRecord, RecordIter, TimestampType};
 use crate::storage::Region;
 use crate::sync::Arc;
@@ -15,6 +16,10 @@ use crate::types::Offset;
 pub(crate) struct Source {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
+    /// Which of all logs that the store opened.
+    pub(crate) instance: u64,
+    pub(crate) pins: Arc<Pins>,
+    pub(crate) read: TrafficCounter,
 }
 
 /// One checked batch, or a run of its records.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
-use crate::segment::{Scan, Segment, Step, name};
+use crate::segment::{Segment, Step, name};
 use crate::storage::{Open, Storage};
 use crate::types::Offset;
 
@@ -118,7 +118,7 @@ pub(super) fn judge(
 /// Bytes from `position` to the end of the last whole batch behind it in this segment; `None`: there is none.
 pub(super) fn valid_behind(segment: &Segment, position: u64, len: u64) -> Result<Option<u64>> {
     let file = segment.file(Open::Read)?;
-    let mut scan = Scan::new(file.as_ref(), position, len);
+    let mut scan = segment.scan(file.as_ref(), position, len);
     let mut end = None;
     loop {
         match scan.next(true)? {

@@ -45,6 +45,7 @@ impl Bench {
             unheard: Mutex::default(),
             unsynced: Unsynced::default(),
             wake: Wake::default(),
+            pins: Default::default(),
         });
         Log::open(&context, &TopicName::new("t").unwrap(), 0, Arc::new(config.clone()), hints, Arc::default())
     }

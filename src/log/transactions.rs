@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::Log;
 use crate::error::Result;
 use crate::record::{BatchHeader, ControlType, RecordIter, verify_crc};
-use crate::segment::{Scan, Step};
+use crate::segment::Step;
 use crate::storage::Open;
 use crate::types::Offset;
 
@@ -64,7 +64,7 @@ impl Log {
         let segments = if self.contiguous { Vec::new() } else { self.segments.read().clone() };
         for segment in segments {
             let file = segment.file(Open::Read)?;
-            let mut scan = Scan::new(file.as_ref(), 0, segment.visible());
+            let mut scan = segment.scan(file.as_ref(), 0, segment.visible());
             loop {
                 match scan.next(false)? {
                     Step::Batch { position, header } if header.is_transactional() => {

@@ -3,7 +3,7 @@
 use super::checksum::crc32c;
 use super::layout as at;
 use super::record::RawRecord;
-use super::{Compression, Invalid, TimestampType, compression};
+use super::{Compression, Invalid, TimestampType, compression, legacy};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_HEADER_BYTES, DECOMPRESS_BUDGET_BYTES};
 
 /// The 61 bytes before the records, parsed.
@@ -27,10 +27,11 @@ pub(crate) struct BatchHeader {
 
 impl BatchHeader {
     /// Reads the header at the front of `bytes` and checks all that it can say alone; the checksum is not looked at.
+    /// Formats 0 and 1 are read too: see [`BatchHeader::is_legacy`].
     #[inline]
     pub(crate) fn parse(bytes: &[u8]) -> Result<BatchHeader, Invalid> {
         let Some(b) = bytes.first_chunk::<BATCH_HEADER_BYTES>() else {
-            return Err(Invalid::Short { have: bytes.len(), need: BATCH_HEADER_BYTES });
+            return legacy::parse_short(bytes, BATCH_HEADER_BYTES);
         };
         let header = BatchHeader {
             base_offset: i64::from_be_bytes(at::get(b, at::BASE_OFFSET)),
@@ -47,6 +48,9 @@ impl BatchHeader {
             base_sequence: i32::from_be_bytes(at::get(b, at::BASE_SEQUENCE)),
             count: i32::from_be_bytes(at::get(b, at::COUNT)),
         };
+        if header.is_legacy() && header.batch_length >= at::LEGACY_LENGTH_MIN {
+            return legacy::parse(bytes);
+        }
         header.check()?;
         Ok(header)
     }
@@ -84,6 +88,13 @@ impl BatchHeader {
             return field("record count", "it is larger than the range of offsets");
         }
         Ok(())
+    }
+
+    /// Whether it is a message of format 0 or 1. Then it says little, and is to be believed only with its checksum;
+    /// its records, and its base offset, are had by [`unpack`](super::unpack).
+    #[inline]
+    pub(crate) fn is_legacy(&self) -> bool {
+        (0..at::MAGIC_V2).contains(&self.magic)
     }
 
     /// Bytes of the whole batch.
@@ -203,9 +214,9 @@ pub(crate) fn decrement_sequence(sequence: i32, by: i32) -> i32 {
 
 /// The bytes of `batch` that `header` speaks of.
 #[inline]
-fn whole<'a>(batch: &'a [u8], header: &BatchHeader) -> Result<&'a [u8], Invalid> {
+pub(super) fn whole<'a>(batch: &'a [u8], header: &BatchHeader) -> Result<&'a [u8], Invalid> {
     let need = header.size();
-    if need < BATCH_HEADER_BYTES {
+    if need < BATCH_HEADER_BYTES && !header.is_legacy() {
         return Err(Invalid::Length(header.batch_length));
     }
     batch.get(..need).ok_or(Invalid::Short { have: batch.len(), need })
@@ -214,7 +225,9 @@ fn whole<'a>(batch: &'a [u8], header: &BatchHeader) -> Result<&'a [u8], Invalid>
 /// Compares the checksum in `header` with the one of `batch`, its whole bytes.
 #[inline]
 pub(crate) fn verify_crc(batch: &[u8], header: &BatchHeader) -> Result<(), Invalid> {
-    let computed = crc32c(&whole(batch, header)?[at::CHECKSUMMED..]);
+    let batch = whole(batch, header)?;
+    let computed =
+        if header.is_legacy() { legacy::checksum(batch) } else { crc32c(&batch[at::CHECKSUMMED..]) };
     if computed == header.crc { Ok(()) } else { Err(Invalid::Crc { stored: header.crc, computed }) }
 }
 
@@ -256,9 +269,10 @@ fn invalid(index: i32, why: &'static str) -> Invalid {
     Invalid::Record { index: index as u32, why }
 }
 
-/// The unpacked records of `batch`, its whole bytes; at most the budget more than the bytes that went in.
+/// The unpacked records of `batch`, the whole bytes of one of format 2; at most the budget more than the bytes that
+/// went in.
 pub(crate) fn decompress(header: &BatchHeader, batch: &[u8]) -> Result<Vec<u8>, Invalid> {
-    let section = &whole(batch, header)?[at::RECORDS..];
+    let section = whole(batch, header)?.get(at::RECORDS..).ok_or(Invalid::Magic(header.magic))?;
     if section.is_empty() && header.count == 0 {
         return Ok(Vec::new());
     }
@@ -273,7 +287,7 @@ pub(crate) fn decompress(header: &BatchHeader, batch: &[u8]) -> Result<Vec<u8>, 
 pub(crate) fn find_batch(bytes: &[u8], from: usize) -> Option<usize> {
     let mut from = from;
     loop {
-        let (position, header) = find_header(bytes, from)?;
+        let (position, header) = find_header(bytes, from, true)?;
         if verify_crc(&bytes[position..], &header).is_ok() {
             return Some(position);
         }
@@ -282,21 +296,31 @@ pub(crate) fn find_batch(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 /// The next position at or after `from` where a good header starts; whether its batch is whole is not looked at.
-pub(crate) fn find_header(bytes: &[u8], from: usize) -> Option<(usize, BatchHeader)> {
+/// Those of formats 0 and 1 count when `legacy` says so.
+pub(crate) fn find_header(bytes: &[u8], from: usize, legacy: bool) -> Option<(usize, BatchHeader)> {
     let mut position = from;
     loop {
-        let candidates = bytes.get(position.checked_add(at::MAGIC)?..)?;
-        // Writers put exactly 2 there; other values would let text pass the filter.
-        position += candidates.iter().position(|&b| b == at::MAGIC_V2 as u8)?;
+        position += match bytes.get(position.checked_add(at::MAGIC)?..)? {
+            // Writers put exactly 2 there; other values would let text pass the filter.
+            candidates if !legacy => candidates.iter().position(|&b| b == at::MAGIC_V2 as u8)?,
+            _ => bytes.get(position..)?.windows(at::MAGIC + 1).position(may_be_any)?,
+        };
         let candidate = &bytes[position..];
         // The high byte of the attributes is unused and 0.
-        if candidate.get(at::ATTRIBUTES) == Some(&0)
+        let old = candidate.get(at::MAGIC).is_some_and(|&b| b < at::MAGIC_V2 as u8);
+        if (old || candidate.get(at::ATTRIBUTES) == Some(&0))
             && let Ok(header) = BatchHeader::parse(candidate)
         {
             return Some((position, header));
         }
         position += 1;
     }
+}
+
+/// Whether a batch of any format may start here, by the least that is needed: a format, and a length.
+#[inline]
+fn may_be_any(bytes: &[u8]) -> bool {
+    bytes[at::MAGIC] <= at::MAGIC_V2 as u8 && bytes[at::LENGTH..at::UNCOUNTED] != [0; 4]
 }
 
 /// What compaction leaves of a batch without records whose offsets or sequences still matter.

@@ -1,9 +1,15 @@
-//! CRC-32C (Castagnoli), Kafka's checksum of batches and snapshots: the one place that names an implementation.
+//! CRC-32C (Castagnoli), Kafka's checksum of batches and snapshots, and CRC-32 (IEEE), that of the old formats: the one
+//! place of this room that names an implementation.
 
 /// The checksum of `bytes`.
 #[inline]
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     ::crc32c::crc32c(bytes)
+}
+
+/// The checksum of a message of formats 0 and 1.
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
-//! Kafka's record batch, format 2, byte for byte: pure functions over slices, no files.
+//! Kafka's record batch, format 2, byte for byte, and formats 0 and 1 to read: pure functions over slices, no files.
 //!
 //! Invariants:
 //! - Bytes from outside never panic, and never make more allocated than their size and
 //!   [`DECOMPRESS_BUDGET_BYTES`](crate::limits::DECOMPRESS_BUDGET_BYTES) together; no size in them is believed.
-//! - The order of trust: [`BatchHeader::parse`], [`verify_crc`], [`decompress`] when packed, [`check_records`];
-//!   after these, [`RecordIter`] yields exactly the records that the header counts.
+//! - The order of trust: [`BatchHeader::parse`], [`verify_crc`], [`decompress`] when packed ([`unpack`] for the old
+//!   formats), [`check_records`]; after these, [`RecordIter`] yields exactly the records that the header counts.
 //! - What a [`BatchBuilder`] seals passes all four.
 //! - Offset and leader epoch lie outside the checksum: placing a sealed batch does not touch its records.
 //! - Nothing is allocated per record, pushed or read.
-//! - Only `layout` knows where a header field lies; only `checksum` names an implementation of CRC-32C.
+//! - Only `layout` knows where a header field lies; only `checksum` names an implementation of a CRC.
 
 mod batch;
 mod builder;
@@ -17,6 +17,7 @@ pub(crate) mod compression;
 pub(crate) mod control;
 mod iter;
 mod layout;
+mod legacy;
 #[allow(clippy::module_inception)]
 mod record;
 mod sealed;
@@ -34,6 +35,7 @@ pub(crate) use builder::BatchBuilder;
 pub(crate) use builder::BatchFields;
 pub use control::ControlType;
 pub(crate) use iter::RecordIter;
+pub(crate) use legacy::{unpack, wrapper_offset};
 pub(crate) use record::RawRecord;
 pub use record::{HeaderIter, Headers};
 pub(crate) use sealed::Sealed;
@@ -71,7 +73,7 @@ pub(crate) enum Invalid {
     Short { have: usize, need: usize },
     #[error("the batch length {0} is not possible")]
     Length(i32),
-    #[error("the batch is of format {0}, and only format 2 is read")]
+    #[error("the batch is of format {0}, which no Kafka has written")]
     Magic(i8),
     #[error("the checksum does not match: stored {stored:08x}, computed {computed:08x}")]
     Crc { stored: u32, computed: u32 },

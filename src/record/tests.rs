@@ -3,6 +3,7 @@
 mod cases;
 mod codecs;
 mod interop;
+mod legacy;
 mod markers;
 mod properties;
 mod timing;

@@ -8,7 +8,7 @@
 //! - An index that was made stepping over damage says so: what it does not know is not "not there".
 
 use super::offset_index::{self, OffsetIndex};
-use super::scan::{Order, Scan, Step};
+use super::scan::{Order, Step};
 use super::time_index::{self, TimeIndex};
 use super::{Fault, Segment, SegmentConfig, name};
 use crate::error::Result;
@@ -268,7 +268,7 @@ impl Segment {
     pub(super) fn rebuild_index(&self) -> Result<(), Fault> {
         let file = self.file(Open::Read)?;
         let mut growing = Growing::new(self.base, &self.config);
-        let mut scan = Scan::new(file.as_ref(), 0, self.visible());
+        let mut scan = self.scan(file.as_ref(), 0, self.visible());
         let mut order = Order::new(self.base, self.config.contiguous);
         loop {
             // Checked: a length that is wrong would hide what it steps over from every later search.
@@ -303,7 +303,7 @@ impl Segment {
     pub(super) fn times_reach_the_end(&self, offsets: &[u8], times: &[u8]) -> Result<bool> {
         let youngest = time_index::last(times, self.base).map_or(-1, |last| last.timestamp);
         let from = offset_index::last(offsets, self.base).map_or(0, |last| u64::from(last.position));
-        let mut scan = Scan::new(self.file(Open::Read)?.as_ref(), from, self.visible());
+        let mut scan = self.scan(self.file(Open::Read)?.as_ref(), from, self.visible());
         loop {
             match scan.next(false)? {
                 Step::Batch { header, .. } if header.max_timestamp <= youngest => {}

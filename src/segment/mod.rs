@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::limits::BATCH_HEADER_BYTES;
-use crate::record::{BatchHeader, Invalid};
+use crate::metrics::Pins;
+use crate::record::{BatchHeader, Invalid, unpack, verify_crc};
 use crate::storage::{File, Map, Open, Region, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicU64, OnceLock, Ordering, RwLock};
 use crate::types::Offset;
@@ -92,7 +93,20 @@ pub(crate) struct Segment {
     synced: AtomicU64,
     /// Whether the directory entry is on the device.
     entry_synced: AtomicBool,
+    /// What readers keep alive.
+    pins: Arc<Pins>,
     pub(crate) created_ms: i64,
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // Between the two lines the last reader may let go: then the map goes with this segment, and counts no more.
+        if let Some(Some(map)) = self.map.get()
+            && Arc::strong_count(map) > 1
+        {
+            map.orphan(&self.pins);
+        }
+    }
 }
 
 impl Segment {
@@ -102,10 +116,11 @@ impl Segment {
         dir: &Arc<Path>,
         base: Offset,
         config: SegmentConfig,
+        pins: &Arc<Pins>,
         now_ms: i64,
     ) -> Result<Self> {
         let log = storage.open(&dir.join(name::log(base)), Open::Truncate)?;
-        let segment = Segment::existing(storage, dir, base, config, now_ms);
+        let segment = Segment::existing(storage, dir, base, config, pins, now_ms);
         *segment.index.write() = Index::Growing(Growing::new(base, &config));
         segment.entry_synced.store(false, Ordering::Release);
         // The cell is empty: the segment was made two lines above.
@@ -119,6 +134,7 @@ impl Segment {
         dir: &Arc<Path>,
         base: Offset,
         config: SegmentConfig,
+        pins: &Arc<Pins>,
         now_ms: i64,
     ) -> Self {
         Segment {
@@ -135,6 +151,7 @@ impl Segment {
             damaged: AtomicBool::new(false),
             synced: AtomicU64::new(0),
             entry_synced: AtomicBool::new(true),
+            pins: Arc::clone(pins),
             created_ms: now_ms,
         }
     }
@@ -246,6 +263,8 @@ impl Segment {
             hint = self.hint(offset, visible)?;
         }
         let (mut position, mut expected_base) = match hint {
+            // Where a wrapper of an old format begins is not known yet.
+            Hint::Batch { position, header } if header.is_legacy() => (position, None),
             Hint::Batch { position, header } => (position, Some(header.base_offset)),
             Hint::Nothing | Hint::Wrong => (0, Some(self.base)),
         };
@@ -264,16 +283,20 @@ impl Segment {
     /// The landing has an expected base only when no damage lies between it and the batch in front of it.
     pub(crate) fn find_behind_damage(&self, offset: Offset) -> Result<Option<Landing>, Fault> {
         let visible = self.visible();
-        let (start, base) = match self.hint(offset, visible)? {
-            Hint::Batch { position, header } => (position, header.base_offset),
-            Hint::Nothing | Hint::Wrong => (0, self.base),
+        let (start, base, known) = match self.hint(offset, visible)? {
+            Hint::Batch { position, header } => (position, header.base_offset, !header.is_legacy()),
+            Hint::Nothing | Hint::Wrong => (0, self.base, true),
         };
-        let mut scan = Scan::new(self.file(Open::Read)?.as_ref(), start, visible);
+        let mut scan = self.scan(self.file(Open::Read)?.as_ref(), start, visible);
         let mut order = Order::new(base, self.config.contiguous);
+        if !known {
+            order.lose();
+        }
         loop {
             match scan.next(true)? {
                 Step::Batch { position, header } if order.takes(&header) => {
                     if header.last_offset() >= offset {
+                        let header = self.with_base(position, header)?;
                         return Ok(Some(Landing { position, header, expected_base: order.expected }));
                     }
                     order.pass(&header);
@@ -311,16 +334,14 @@ impl Segment {
 
     fn header_at(&self, position: u64, visible: u64) -> Result<BatchHeader, Fault> {
         let have = visible - position;
-        if have < BATCH_HEADER_BYTES as u64 {
-            let have = usize::try_from(have).unwrap_or(0);
-            return Err(Fault::Bytes { position, why: Invalid::Short { have, need: BATCH_HEADER_BYTES } });
-        }
         let fault = |why| Fault::Bytes { position, why };
-        let header = match self.mapped_bytes(position..position + BATCH_HEADER_BYTES as u64)? {
+        let header_bytes = have.min(BATCH_HEADER_BYTES as u64);
+        let header = match self.mapped_bytes(position..position + header_bytes)? {
             Some(bytes) => BatchHeader::parse(bytes).map_err(fault)?,
             None => {
                 let mut bytes = [0; BATCH_HEADER_BYTES];
-                let read = self.file(Open::Read)?.read_at(&mut bytes, position)?;
+                let bytes = bytes.get_mut(..usize::try_from(header_bytes).unwrap_or(0)).unwrap_or_default();
+                let read = self.file(Open::Read)?.read_at(bytes, position)?;
                 BatchHeader::parse(bytes.get(..read).unwrap_or_default()).map_err(fault)?
             }
         };
@@ -328,7 +349,36 @@ impl Segment {
             let have = usize::try_from(have).unwrap_or(usize::MAX);
             return Err(fault(Invalid::Short { have, need: header.size() }));
         }
+        if header.is_legacy() {
+            self.check_legacy(position, &header)?;
+        }
         Ok(header)
+    }
+
+    /// A message of an old format in a log of ours is none, and elsewhere it is believed only with its checksum.
+    #[cold]
+    fn check_legacy(&self, position: u64, header: &BatchHeader) -> Result<(), Fault> {
+        let checked = match self.config.contiguous {
+            true => Err(Invalid::Magic(header.magic)),
+            false => verify_crc(self.read(position, header.size() as u64)?.bytes(), header),
+        };
+        checked.map_err(|why| Fault::Bytes { position, why })
+    }
+
+    /// The header with its base offset, which a wrapper of an old format does not carry in front. If it can not be had
+    /// the header stays as it is: whoever reads the batch is told why.
+    fn with_base(&self, position: u64, header: BatchHeader) -> Result<BatchHeader> {
+        if !header.is_legacy() {
+            return Ok(header);
+        }
+        let batch = self.read(position, header.size() as u64)?;
+        Ok(unpack(&header, batch.bytes()).map_or(header, |(header, _)| header))
+    }
+
+    /// A walk over its batches, by `file`.
+    pub(crate) fn scan<'f>(&self, file: &'f dyn File, position: u64, end: u64) -> Scan<'f> {
+        let scan = Scan::new(file, position, end);
+        if self.config.contiguous { scan } else { scan.of_broker(self.base) }
     }
 
     /// `len` visible bytes at `position`: a piece of the map when sealed, else a copy on the heap.
@@ -343,7 +393,7 @@ impl Segment {
         let mut bytes = vec![0; usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX)];
         let read = self.file(Open::Read)?.read_at(&mut bytes, position)?;
         bytes.truncate(read);
-        Ok(Region::heap(bytes))
+        Ok(Region::pinned(bytes, &self.pins))
     }
 
     fn mapped_bytes(&self, range: std::ops::Range<u64>) -> Result<Option<&[u8]>> {
@@ -369,10 +419,10 @@ impl Segment {
 
     /// The batch behind damaged bytes: where it starts, and its first offset.
     pub(crate) fn resync(&self, position: u64) -> Result<Option<(u64, Offset)>> {
-        let mut scan = Scan::new(self.file(Open::Read)?.as_ref(), position, self.visible());
+        let mut scan = self.scan(self.file(Open::Read)?.as_ref(), position, self.visible());
         while scan.resync()?.is_some() {
             if let Step::Batch { position, header } = scan.next(true)? {
-                return Ok(Some((position, header.base_offset)));
+                return Ok(Some((position, self.with_base(position, header)?.base_offset)));
             }
         }
         Ok(None)

@@ -1,12 +1,17 @@
 //! A walk over the batches of a file, through a window of memory and never through a map.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::limits::BATCH_HEADER_BYTES;
-use crate::record::{BatchHeader, Invalid, find_header, verify_crc};
+use crate::record::{BatchHeader, Invalid, find_header, verify_crc, wrapper_offset};
 use crate::storage::File;
 use crate::types::Offset;
 
 const WINDOW_BYTES: usize = 256 * 1024;
+
+/// How far from its segment's base an offset may lie.
+const SEGMENT_OFFSETS: Offset = 1 << 31;
 
 /// What the walk met.
 #[derive(Debug)]
@@ -29,20 +34,31 @@ pub(crate) struct Scan<'f> {
     file: &'f dyn File,
     position: u64,
     end: u64,
+    /// Whether messages of formats 0 and 1 are batches too.
+    legacy: bool,
+    /// What lies elsewhere is not of this segment.
+    offsets: Range<Offset>,
     window: Vec<u8>,
     window_at: u64,
 }
 
 impl<'f> Scan<'f> {
+    /// Over what this crate wrote: batches of format 2.
     pub(crate) fn new(file: &'f dyn File, position: u64, end: u64) -> Self {
-        Scan { file, position, end, window: Vec::new(), window_at: 0 }
+        Scan { file, position, end, legacy: false, offsets: 0..Offset::MAX, window: Vec::new(), window_at: 0 }
+    }
+
+    /// Over what a broker may have written to the segment of this base: messages of formats 0 and 1 too.
+    pub(crate) fn of_broker(self, base: Offset) -> Self {
+        Scan { legacy: true, offsets: base..base.saturating_add(SEGMENT_OFFSETS), ..self }
     }
 
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
-    /// The next batch; its checksum is computed when `checked`, else only its header is looked at.
+    /// The next batch; its checksum is computed when `checked`, else only its header is looked at. A header of an old
+    /// format alone is not believed.
     pub(crate) fn next(&mut self, checked: bool) -> Result<Step> {
         let position = self.position;
         if position >= self.end {
@@ -50,9 +66,6 @@ impl<'f> Scan<'f> {
         }
         let bad = |why| Ok(Step::Bad { position, why });
         let left = usize::try_from(self.end - position).unwrap_or(usize::MAX);
-        if left < BATCH_HEADER_BYTES {
-            return bad(Invalid::Short { have: left, need: BATCH_HEADER_BYTES });
-        }
         let header = match BatchHeader::parse(self.bytes(position, BATCH_HEADER_BYTES)?) {
             Ok(header) => header,
             Err(why) => return bad(why),
@@ -60,7 +73,10 @@ impl<'f> Scan<'f> {
         if header.size() > left {
             return bad(Invalid::Short { have: left, need: header.size() });
         }
-        if checked {
+        if header.is_legacy() && !self.legacy {
+            return bad(Invalid::Magic(header.magic));
+        }
+        if checked || header.is_legacy() {
             let batch = self.bytes(position, header.size())?;
             if let Err(why) = verify_crc(batch, &header) {
                 return bad(why);
@@ -79,14 +95,16 @@ impl<'f> Scan<'f> {
     pub(crate) fn resync(&mut self) -> Result<Option<u64>> {
         // A header that begins in a piece is seen whole with it.
         const PIECE_BYTES: usize = WINDOW_BYTES - BATCH_HEADER_BYTES;
+        let (legacy, offsets) = (self.legacy, self.offsets_behind(self.position)?);
         let mut from = self.position + 1;
         while from < self.end {
             let mut at = 0;
-            while let Some((found, header)) =
-                find_header(self.bytes(from, WINDOW_BYTES)?, at).filter(|(found, _)| *found < PIECE_BYTES)
+            while let Some((found, header)) = find_header(self.bytes(from, WINDOW_BYTES)?, at, legacy)
+                .filter(|(found, _)| *found < PIECE_BYTES)
             {
                 let position = from + found as u64;
-                if header.size() as u64 <= self.end - position
+                if offsets.contains(&header.last_offset())
+                    && header.size() as u64 <= self.end - position
                     && verify_crc(self.bytes(position, header.size())?, &header).is_ok()
                 {
                     self.position = position;
@@ -97,6 +115,17 @@ impl<'f> Scan<'f> {
             from += PIECE_BYTES as u64;
         }
         Ok(None)
+    }
+
+    /// Where the offsets of batches behind a damaged one lie. A wrapper of an old format may hold its messages as they
+    /// are: they are not taken for batches, for they lie at or before the offset that the wrapper carries.
+    fn offsets_behind(&mut self, position: u64) -> Result<Range<Offset>> {
+        let (legacy, offsets) = (self.legacy, self.offsets.clone());
+        let damaged = self.bytes(position, BATCH_HEADER_BYTES)?;
+        Ok(match wrapper_offset(damaged).filter(|offset| legacy && offsets.contains(offset)) {
+            Some(last) => last + 1..offsets.end,
+            None => offsets,
+        })
     }
 
     /// `len` bytes at `position`, fewer at the end.

@@ -40,7 +40,7 @@ impl Bench {
         storage.create_dir(&dir).unwrap();
         let config =
             SegmentConfig { contiguous: false, index_interval_bytes: interval, segment_index_bytes: 1 << 20 };
-        let segment = Segment::create(&storage, &dir, base, config, 0).unwrap();
+        let segment = Segment::create(&storage, &dir, base, config, &Arc::default(), 0).unwrap();
         Bench { storage, dir, config, segment, _home: home }
     }
 
@@ -58,7 +58,8 @@ impl Bench {
 
     /// The segment as a later open finds it, sealed.
     fn reopened(&self) -> Segment {
-        let segment = Segment::existing(&self.storage, &self.dir, self.segment.base(), self.config, 0);
+        let segment =
+            Segment::existing(&self.storage, &self.dir, self.segment.base(), self.config, &Arc::default(), 0);
         segment.set_end(self.segment.written());
         segment.seal();
         segment
@@ -158,7 +159,7 @@ fn c12_a_preallocated_or_empty_index_keeps_what_it_holds() {
             for name in ["00000000000000000000.index", "00000000000000000000.timeindex"] {
                 bench.storage.open(&bench.dir.join(name), Open::Write).unwrap().set_len(index_bytes).unwrap();
             }
-            let segment = Segment::existing(&bench.storage, &bench.dir, 0, bench.config, 0);
+            let segment = Segment::existing(&bench.storage, &bench.dir, 0, bench.config, &Arc::default(), 0);
             let (_, next) = segment.resume_index(Offset::MAX, bench.segment.written(), true, false).unwrap();
             assert_eq!(next, if entries == 0 { 0 } else { 4 });
             segment.with_index(|offsets, _| assert_eq!(offsets.len(), entries * 8)).unwrap();

@@ -136,6 +136,10 @@ impl Storage for Disk {
     fn lock(&self, path: &Path) -> Result<Box<dyn LockGuard>> {
         self.pool.with_spare(|| lock::lock(path))
     }
+
+    fn open_files(&self) -> usize {
+        self.pool.open_count()
+    }
 }
 
 impl DiskFile {

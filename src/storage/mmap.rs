@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering};
+use crate::metrics::{Pin, Pins};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, OnceLock, Ordering};
 
 /// A mapped file. It may be longer than the file: bytes exist only below the published end.
 ///
@@ -17,6 +18,8 @@ use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering};
 pub(crate) struct Map {
     raw: MmapRaw,
     published: AtomicU64,
+    /// Once the log has given it up.
+    orphan: OnceLock<Pin>,
     _permit: MapPermit,
 }
 
@@ -43,7 +46,9 @@ impl Map {
     pub(super) fn new(file: &std::fs::File, len: u64, permit: MapPermit) -> io::Result<Option<Map>> {
         let Ok(len) = usize::try_from(len) else { return Ok(None) };
         match MmapOptions::new().len(len).map_raw_read_only(file) {
-            Ok(raw) => Ok(Some(Map { raw, published: AtomicU64::new(0), _permit: permit })),
+            Ok(raw) => {
+                Ok(Some(Map { raw, published: AtomicU64::new(0), orphan: OnceLock::new(), _permit: permit }))
+            }
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Ok(None),
             Err(error) => Err(error),
         }
@@ -62,6 +67,11 @@ impl Map {
     /// Makes bytes below `end` readable, for ever: they are in the file and will not change. Never lowers the end.
     pub(crate) fn publish(&self, end: u64) {
         self.published.fetch_max(end.min(self.len()), Ordering::Release);
+    }
+
+    /// Counts as pinned from now on: its log has it no more, and only readers keep it.
+    pub(crate) fn orphan(&self, pins: &Arc<Pins>) {
+        self.orphan.get_or_init(|| Pin::new(pins, self.len()));
     }
 
     /// Bytes of the file, when all of them are published.

@@ -83,6 +83,10 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     fn sync_dir(&self, dir: &Path) -> Result<()>;
     /// Takes the exclusive lock of a directory, whose lock file is `path`; released when the guard is dropped.
     fn lock(&self, path: &Path) -> Result<Box<dyn LockGuard>>;
+    /// Descriptors that are open now. A disk in memory has none.
+    fn open_files(&self) -> usize {
+        0
+    }
 }
 
 /// Keeps a directory's lock.

@@ -251,7 +251,6 @@ impl Pool {
         Ok(slots)
     }
 
-    #[cfg(test)]
     pub(super) fn open_count(&self) -> usize {
         self.names.lock().open.len()
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::Map;
+use crate::metrics::{Pin, Pins};
 use crate::sync::Arc;
 
 /// A shared, cheap-to-clone slice; it keeps its map or buffer alive.
@@ -17,7 +18,13 @@ pub(crate) struct Region {
 #[derive(Clone)]
 enum Owner {
     Map(Arc<Map>),
-    Heap(Arc<Vec<u8>>),
+    Heap(Arc<Held>),
+}
+
+/// A buffer, and its share of what readers keep alive.
+struct Held {
+    bytes: Vec<u8>,
+    _pin: Option<Pin>,
 }
 
 impl AsRef<[u8]> for Region {
@@ -29,7 +36,17 @@ impl AsRef<[u8]> for Region {
 impl Region {
     /// All of a buffer.
     pub(crate) fn heap(bytes: Vec<u8>) -> Region {
-        Region { start: 0, end: bytes.len(), owner: Owner::Heap(Arc::new(bytes)) }
+        Region::held(bytes, None)
+    }
+
+    /// All of a buffer, which counts as pinned as long as a part of it lives.
+    pub(crate) fn pinned(bytes: Vec<u8>, pins: &Arc<Pins>) -> Region {
+        let pin = Pin::new(pins, bytes.capacity() as u64);
+        Region::held(bytes, Some(pin))
+    }
+
+    fn held(bytes: Vec<u8>, pin: Option<Pin>) -> Region {
+        Region { start: 0, end: bytes.len(), owner: Owner::Heap(Arc::new(Held { bytes, _pin: pin })) }
     }
 
     /// A published range of a map; `None` when it is not published.
@@ -43,7 +60,7 @@ impl Region {
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.owner {
-            Owner::Heap(bytes) => &bytes[self.start..self.end],
+            Owner::Heap(held) => &held.bytes[self.start..self.end],
             // Published when the region was made, and the published end never falls.
             Owner::Map(map) => map.slice(self.start as u64..self.end as u64).unwrap_or_default(),
         }
@@ -96,6 +113,18 @@ mod tests {
         assert_eq!(part.bytes(), b"cd");
         assert_eq!(part.bytes().as_ptr(), whole.bytes()[2..].as_ptr());
         assert_eq!((part.len(), whole.slice(6..6).len()), (2, 0));
+    }
+
+    #[test]
+    fn a_pinned_buffer_counts_until_its_last_part_is_dropped() {
+        let pins = Arc::default();
+        let whole = Region::pinned(vec![0; 100], &pins);
+        let part = whole.slice(10..20);
+        assert_eq!(pins.bytes(), 100);
+        drop(whole);
+        assert_eq!(pins.bytes(), 100);
+        drop(part);
+        assert_eq!(pins.bytes(), 0);
     }
 
     #[test]

@@ -35,6 +35,8 @@ enum Job {
     Drain(Arc<ProducerShared>),
     Sync(Arc<Log>),
     Checkpoint,
+    #[cfg(feature = "metrics")]
+    Export,
 }
 
 impl Job {
@@ -44,6 +46,8 @@ impl Job {
             Job::Drain(producer) => Arc::as_ptr(producer).addr(),
             Job::Sync(log) => Arc::as_ptr(log).addr(),
             Job::Checkpoint => 0,
+            #[cfg(feature = "metrics")]
+            Job::Export => 1,
         }
     }
 }
@@ -70,6 +74,14 @@ impl Shared {
             if due <= now { jobs.push(Job::Checkpoint) } else { sooner(due - now) }
         }
         jobs.extend(logs.into_iter().map(Job::Sync));
+        #[cfg(feature = "metrics")]
+        if let Some(due) = self.export_due() {
+            if due <= now {
+                jobs.push(Job::Export)
+            } else {
+                next = Some(next.map_or(due - now, |n| n.min(due - now)))
+            }
+        }
         (jobs, next)
     }
 
@@ -81,6 +93,11 @@ impl Shared {
             }
             Job::Sync(log) => log.sync_due(),
             Job::Checkpoint => self.write_checkpoints(),
+            #[cfg(feature = "metrics")]
+            Job::Export => {
+                self.export();
+                Ok(())
+            }
         }
     }
 

@@ -5,12 +5,15 @@
 //! - The mark of a clean stop is written last, and only when every partition closed without an error.
 //! - A checkpoint never says more than what is synced.
 
+#[cfg(feature = "metrics")]
+mod export;
 mod maintenance;
 mod meta;
 mod open;
 mod options;
 #[cfg(all(test, logstead_shuttle))]
 mod schedules;
+mod stats;
 mod topics;
 
 use std::any::Any;
@@ -23,6 +26,7 @@ use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::checkpoint::{HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets};
 use crate::log::{Context, PartitionReport, callback};
+use crate::metrics::span;
 use crate::producer::{Producer, Shared as ProducerShared};
 use crate::storage::{LockGuard, replace};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
@@ -32,6 +36,7 @@ use crate::topic::catalog::Catalog;
 pub use maintenance::Maintained;
 use maintenance::Threads;
 pub use options::{Maintenance, StoreOptions};
+pub use stats::{Figures, PartitionStats, Stats, TopicStats};
 
 /// What opening a store found, cut, moved or rebuilt; nothing of it is missing here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +73,10 @@ struct Shared {
     producers: Mutex<Vec<Weak<ProducerShared>>>,
     checkpoints: Mutex<Checkpoints>,
     report: RecoveryReport,
+    /// On the monotonic clock.
+    opened_at: std::time::Duration,
+    #[cfg(feature = "metrics")]
+    exported: Mutex<export::Exported>,
     closed: AtomicBool,
 }
 
@@ -169,7 +178,10 @@ impl Store {
             unheard: Default::default(),
             unsynced: Default::default(),
             wake: Default::default(),
+            pins: Default::default(),
         });
+        span!("open", dir = %context.root.display(), read_only);
+        let opened_at = context.clock.monotonic();
         let opened = open::open(&context)?;
         let checkpoints = Checkpoints { files: opened.checkpoints, written_at: context.clock.monotonic() };
         let shared = Arc::new(Shared {
@@ -179,6 +191,9 @@ impl Store {
             producers: Mutex::default(),
             checkpoints: Mutex::new(checkpoints),
             report: opened.report,
+            opened_at,
+            #[cfg(feature = "metrics")]
+            exported: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         if !read_only && !shared.report.clean {
@@ -247,8 +262,17 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Damaged`] if it still can not be served.
     pub fn recover(&self, topic: &str, partition: i32) -> Result<Option<PartitionReport>> {
+        span!("recover", topic, partition);
         self.shared().check_writable()?;
         self.shared().topics.get(topic)?.recover(partition)
+    }
+
+    /// The figures of now, per topic and partition: what there is, what went on since the store was opened, how long
+    /// syncs took.
+    ///
+    /// It opens no partition and waits for none; counting is always on and costs nothing per record.
+    pub fn stats(&self) -> Stats {
+        self.shared().stats()
     }
 
     /// Does the work that nobody waits for and that is due: for stores opened with [`Maintenance::Manual`].
@@ -320,6 +344,8 @@ impl Parts {
             threads.stop(shared);
         }
         let result = shared.close();
+        #[cfg(feature = "metrics")]
+        shared.export();
         drop(self.lock);
         result
     }

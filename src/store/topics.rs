@@ -13,6 +13,7 @@ use super::{Shared, Store, open};
 use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
 use crate::log::OpenHints;
+use crate::metrics::span;
 use crate::sync::{Arc, MutexGuard};
 use crate::topic::catalog::{Catalog, CatalogEntry, TopicId, TopicState};
 use crate::topic::{Topic, TopicInner};
@@ -79,6 +80,7 @@ impl Store {
     /// [`ErrorKind::UnknownTopic`], [`ErrorKind::ReadOnly`]; the catalog could not be written, and nothing is changed.
     /// After any other error the topic is gone, and the next open removes what is left of its files.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
+        span!("delete_topic", topic = name);
         self.shared().delete_topic(name)
     }
 

@@ -7,6 +7,7 @@
 //! - Partitions are added, never taken away: a number, once there, stays good until the topic is deleted.
 
 pub(crate) mod catalog;
+mod figures;
 mod partition;
 pub(crate) mod partitioner;
 mod record;
@@ -19,6 +20,7 @@ use std::fmt;
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent};
+use crate::metrics::span;
 use crate::storage::read_small;
 use crate::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock, in_parallel};
 use crate::time::Clock;
@@ -27,6 +29,7 @@ use crate::types::TopicName;
 use catalog::TopicId;
 use table::Table;
 
+pub(crate) use figures::Found;
 pub use partition::{BatchReceipt, Partition, Scan};
 pub use record::{Record, To};
 pub(crate) use registry::Topics;
@@ -192,6 +195,7 @@ impl TopicInner {
     /// The partition's log, and what opening it found if it was this call that opened it.
     pub(crate) fn open(&self, partition: i32) -> Result<(Arc<Log>, Option<PartitionReport>)> {
         let slot = self.slot(partition)?;
+        span!("open_partition", topic = %self.name, partition);
         let mut state = slot.state.write();
         let hints = match &*state {
             State::Open(log) => return Ok((Arc::clone(log), None)),

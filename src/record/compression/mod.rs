@@ -43,6 +43,18 @@ pub(super) fn compress(
 
 /// Unpacks `packed` into at most `limit` bytes.
 pub(super) fn decompress(codec: Compression, packed: &[u8], limit: usize) -> Result<Vec<u8>, Invalid> {
+    decompress_framed(codec, packed, limit, true)
+}
+
+/// As [`decompress`]; the checksum of an LZ4 frame's header counts only if `lz4_header_checked`.
+pub(super) fn decompress_framed(
+    codec: Compression,
+    packed: &[u8],
+    limit: usize,
+    lz4_header_checked: bool,
+) -> Result<Vec<u8>, Invalid> {
+    // A build may leave its codec out.
+    let _ = lz4_header_checked;
     let step = packed.len().saturating_mul(4).clamp(Output::STEP_MIN, Output::STEP_MAX);
     let mut out = Output { bytes: Vec::new(), limit, step };
     match codec {
@@ -52,7 +64,7 @@ pub(super) fn decompress(codec: Compression, packed: &[u8], limit: usize) -> Res
         #[cfg(feature = "snappy")]
         Compression::Snappy => snappy::decompress(packed, &mut out)?,
         #[cfg(feature = "lz4")]
-        Compression::Lz4 => lz4::decompress(packed, &mut out)?,
+        Compression::Lz4 => lz4::decompress(packed, lz4_header_checked, &mut out)?,
         #[cfg(feature = "zstd")]
         Compression::Zstd => zstd::decompress(packed, &mut out)?,
         #[allow(unreachable_patterns)]
