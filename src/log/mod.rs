@@ -188,6 +188,11 @@ impl Unsynced {
         oldest.inspect(|log| log.noted_dirty.store(false, Ordering::SeqCst))
     }
 
+    fn forget(&self, log: &Arc<Log>) {
+        self.logs.lock().retain(|other| !Arc::ptr_eq(other, log));
+        self.dirty.lock().retain(|other| !Arc::ptr_eq(other, log));
+    }
+
     pub(crate) fn clear(&self) {
         self.logs.lock().clear();
         self.dirty.lock().clear();
@@ -403,6 +408,8 @@ impl Log {
         let _ = self.failure.set(why.into());
         drop(lead);
         self.flush.forget_sources();
+        // What it holds open is given back when nobody reads from it.
+        self.context.unsynced.forget(self);
         self.tell_failure();
     }
 }
