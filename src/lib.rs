@@ -77,12 +77,15 @@ mod types;
 pub use config::{AutoOffsetReset, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig};
 pub use consumer::{Batches, Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
-pub use log::{BatchRef, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord};
+pub use log::{
+    BatchRef, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord,
+    VerifyReport,
+};
 pub use producer::{Delivery, Producer, Receipt, Writer};
 pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
 pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
-pub use store::{Maintained, Maintenance, RecoveryReport, Store, StoreOptions};
+pub use store::{Checkpoint, Maintained, Maintenance, RecoveryReport, Store, StoreOptions};
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
 pub use types::{Acks, Compression, Durability, Offset, TimestampType};
