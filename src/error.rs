@@ -223,6 +223,14 @@ pub enum ErrorKind {
         /// What was found.
         why: String,
     },
+    /// No checkpoint of the store can be put there.
+    #[error("no checkpoint can be put into {}: {why}; give an empty or a new directory", path.display())]
+    NotACheckpoint {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
     /// The store was opened read-only, or the file system is.
     #[error("{} is read-only: open the store with Store::open, on a file system that can be written", path.display())]
     ReadOnly {

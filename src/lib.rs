@@ -79,14 +79,18 @@ mod types;
 pub use config::{AutoOffsetReset, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig};
 pub use consumer::{Batches, Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
-pub use log::{BatchRef, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord};
+pub use log::{
+    BatchRef, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord,
+    VerifyReport,
+};
 pub use metrics::{SyncTimes, Traffic};
 pub use producer::{Delivery, Producer, Receipt, Writer};
 pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
 pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
 pub use store::{
-    Figures, Maintained, Maintenance, PartitionStats, RecoveryReport, Stats, Store, StoreOptions, TopicStats,
+    Checkpoint, Figures, Maintained, Maintenance, PartitionStats, RecoveryReport, Stats, Store, StoreOptions,
+    TopicStats,
 };
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};

@@ -106,7 +106,7 @@ impl Lead<'_> {
         for source in sources {
             source.drain();
         }
-        log.sync(log.config().durability == Durability::Disk)
+        log.sync(log.config().durability == Durability::Disk).map(drop)
     }
 }
 
@@ -198,7 +198,7 @@ impl Log {
     pub(crate) fn sync_due(self: &Arc<Self>) -> Result<()> {
         match self.try_lead() {
             Some(lead) if self.config().durability == Durability::Disk => lead.commit(),
-            Some(_lead) => self.sync(false),
+            Some(_lead) => self.sync(false).map(drop),
             None => Ok(()),
         }
     }
@@ -224,8 +224,9 @@ impl Log {
         Ok(lead)
     }
 
-    /// Syncs closed segments, and the active one if `active_too`, then moves what depends on it. Leader only.
-    fn sync(&self, active_too: bool) -> Result<()> {
+    /// Syncs closed segments, and the active one if `active_too`, then moves what depends on it. Leader only. The answer
+    /// is the end that was covered: the active segment then, a position in it, and the offset that comes next.
+    pub(super) fn sync(&self, active_too: bool) -> Result<(Arc<Segment>, u64, Offset)> {
         if let Some(failure) = self.failure() {
             return Err(failure.clone());
         }
@@ -270,7 +271,7 @@ impl Log {
             self.high_watermark.fetch_max(end, Ordering::SeqCst);
             self.bells.ring();
         }
-        Ok(())
+        Ok((active, position, end))
     }
 
     /// Leaves word of the committed end beside the segments.

@@ -16,6 +16,7 @@ mod bell;
 pub(crate) mod callback;
 pub(crate) mod checkpoint;
 pub(crate) mod committed;
+mod copy;
 mod figures;
 mod flush;
 mod open;
@@ -26,6 +27,7 @@ mod roll;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod verify;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -42,12 +44,15 @@ use crate::time::Clock;
 use crate::types::{Durability, Offset, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
+pub(crate) use copy::Moment;
 pub(crate) use figures::LogFigures;
 pub(crate) use flush::{Completion, Source as PendingBatches};
 pub(crate) use open::OpenHints;
 pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
 pub use recover::{PartitionReport, RecoveryEvent};
+pub(crate) use verify::{Claims, readable, verify};
+pub use verify::{Finding, VerifyReport};
 
 /// The files of a partition that never held a record: a broker misses an index after a clean stop.
 pub(crate) fn first_segment_files() -> [String; 3] {

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::{Committed, FILE_NAME as COMMITTED};
-use super::recover::{RecoveryEvent, Verdict, judge, set_aside, valid_behind};
+use super::recover::{RecoveryEvent, Verdict, detach, judge, set_aside, valid_behind};
 use super::{Bells, Context, Log, Tail, flush::Flush, records::Source};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -65,6 +65,8 @@ struct Opening<'c> {
     epochs: Option<Vec<(i32, Offset)>>,
     /// The youngest epoch among the batches that were looked at.
     seen_epoch: i32,
+    /// The segments whose `.log` has names elsewhere: a checkpoint of the store, or the store it is one of.
+    shared: BTreeSet<Offset>,
     events: Vec<RecoveryEvent>,
 }
 
@@ -187,6 +189,7 @@ impl<'c> Opening<'c> {
             slot_seen: slot.is_some(),
             epochs: None,
             seen_epoch: 0,
+            shared: BTreeSet::new(),
             events: Vec::new(),
         })
     }
@@ -284,6 +287,7 @@ impl<'c> Opening<'c> {
         let mut logs = Vec::new();
         let mut indexes = Vec::new();
         let mut leftovers = Vec::new();
+        self.shared.clear();
         for entry in &entries {
             match SegmentFile::parse(&entry.name) {
                 Some(SegmentFile::Log(_)) if entry.kind != EntryKind::File => {
@@ -298,7 +302,12 @@ impl<'c> Opening<'c> {
                         entry.name, entry.len
                     )));
                 }
-                Some(SegmentFile::Log(base)) => logs.push((base, entry.len)),
+                Some(SegmentFile::Log(base)) => {
+                    logs.push((base, entry.len));
+                    if entry.links > 1 {
+                        self.shared.insert(base);
+                    }
+                }
                 Some(SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
                     indexes.push((base, entry.name.clone()));
                 }
@@ -361,6 +370,10 @@ impl<'c> Opening<'c> {
         behind: u64,
     ) -> Result<Walked> {
         let how = if self.context.read_only { Open::Read } else { Open::Write };
+        if how == Open::Write && self.shared.remove(&segment.base()) {
+            // It may be cut here, or grow: not under those who share it.
+            detach(self.context.storage.as_ref(), &segment.path(), len)?;
+        }
         let file = segment.file(how)?;
         if !self.context.read_only && !self.hints.clean {
             file.sync_data()?;

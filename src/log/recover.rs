@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::segment::{Segment, Step, name};
-use crate::storage::{Open, Storage};
+use crate::storage::{Open, Storage, copy_range};
 use crate::types::Offset;
 
 /// Something that opening a partition found or did: nothing is discarded, moved or rebuilt without one of these.
@@ -155,6 +155,17 @@ pub(super) fn set_aside(
     copy.sync_data()?;
     storage.sync_dir(dir)?;
     Ok(to)
+}
+
+/// Puts a copy in the place of a file that has other names, durably: these keep what they have, whatever is done here.
+pub(super) fn detach(storage: &dyn Storage, path: &Path, len: u64) -> Result<()> {
+    let tmp = path.with_extension("log.cleaned");
+    let file = storage.open(&tmp, Open::Truncate)?;
+    copy_range(storage.open(path, Open::Read)?.as_ref(), file.as_ref(), 0..len, path)?;
+    file.sync_data()?;
+    drop(file);
+    storage.rename(&tmp, path)?;
+    storage.sync_dir(path.parent().unwrap_or(path))
 }
 
 #[cfg(test)]

@@ -266,6 +266,15 @@ impl Segment {
 
     /// Makes the index of a sealed segment anew, in memory, from the headers of its batches, stepping over damage.
     pub(super) fn rebuild_index(&self) -> Result<(), Fault> {
+        let growing = self.made_anew()?;
+        *self.index.write() = Index::Sealed {
+            offsets: Region::heap(growing.offsets.bytes().to_vec()),
+            times: Region::heap(growing.times.bytes().to_vec()),
+        };
+        Ok(())
+    }
+
+    pub(super) fn made_anew(&self) -> Result<Growing> {
         let file = self.file(Open::Read)?;
         let mut growing = Growing::new(self.base, &self.config);
         let mut scan = self.scan(file.as_ref(), 0, self.visible());
@@ -291,11 +300,7 @@ impl Segment {
             }
         }
         growing.times.append_last(growing.max_timestamp, growing.max_timestamp_offset);
-        *self.index.write() = Index::Sealed {
-            offsets: Region::heap(growing.offsets.bytes().to_vec()),
-            times: Region::heap(growing.times.bytes().to_vec()),
-        };
-        Ok(())
+        Ok(growing)
     }
 
     /// Whether the batches behind the last offset entry are no younger than the last time entry: a time index that was

@@ -8,6 +8,7 @@
 //!   rebuilt from the log.
 //! - A sealed segment's index files are exact: no zero tail, and the last time entry is its youngest record.
 
+mod copy;
 mod index;
 pub(crate) mod name;
 pub(crate) mod offset_index;
@@ -15,6 +16,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time_index;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -26,9 +28,11 @@ use crate::storage::{File, Map, Open, Region, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicU64, OnceLock, Ordering, RwLock};
 use crate::types::Offset;
 
+pub(crate) use copy::IndexBytes;
 use index::{Growing, Index};
 use scan::Order;
 pub(crate) use scan::{Scan, Step};
+pub(crate) use verify::{Disagreement, IndexCheck};
 
 /// The settings a segment follows.
 #[derive(Clone, Copy, Debug)]

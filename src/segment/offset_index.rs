@@ -100,6 +100,11 @@ pub(crate) fn last(bytes: &[u8], base: Offset) -> Option<OffsetPosition> {
     entries(bytes).last().map(|entry| decode(entry, base))
 }
 
+/// The entry number `index`.
+pub(crate) fn entry(bytes: &[u8], base: Offset, index: usize) -> Option<OffsetPosition> {
+    entries(bytes).get(index).map(|entry| decode(entry, base))
+}
+
 fn entries(bytes: &[u8]) -> &[[u8; ENTRY_BYTES]] {
     bytes.as_chunks().0
 }

@@ -86,6 +86,11 @@ impl<'f> Scan<'f> {
         Ok(Step::Batch { position, header })
     }
 
+    /// The bytes of the batch that was found last.
+    pub(crate) fn batch(&mut self, position: u64, header: &BatchHeader) -> Result<&[u8]> {
+        self.bytes(position, header.size())
+    }
+
     /// Goes back to a batch that was found, to call its bytes bad after all.
     pub(crate) fn reject(&mut self, position: u64) {
         self.position = position;

@@ -1,10 +1,11 @@
 //! Small files that are replaced whole: a crash leaves the old or the new content, never a mix, never nothing.
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::{Open, Storage, bad_file, parent};
-use crate::error::Result;
+use super::{File, Open, Storage, bad_file, parent};
+use crate::error::{Error, Result};
 use crate::limits::SMALL_FILE_BYTES_MAX;
 
 /// Replaces the content of `path`, durably: `<name>.tmp` is written, synced, renamed, and the directory synced.
@@ -48,6 +49,24 @@ pub(crate) fn read_small(storage: &dyn Storage, path: &Path) -> Result<Option<Ve
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
     Ok(Some(bytes))
+}
+
+/// Copies the bytes of `range` to the same place in another file; an error if they are not all there.
+pub(crate) fn copy_range(from: &dyn File, to: &dyn File, range: Range<u64>, path: &Path) -> Result<()> {
+    const PIECE_BYTES: u64 = 1 << 20;
+    let mut at = range.start;
+    let mut piece = vec![0; usize::try_from(PIECE_BYTES.min(range.end.saturating_sub(at))).unwrap_or(0)];
+    while at < range.end {
+        let want = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(piece.len());
+        let piece = piece.get_mut(..want).unwrap_or_default();
+        let read = from.read_at(piece, at)?;
+        if read < want {
+            return Err(Error::io(path, "copy", &std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        to.write_at(piece, at)?;
+        at += read as u64;
+    }
+    Ok(())
 }
 
 fn tmp_of(path: &Path) -> PathBuf {

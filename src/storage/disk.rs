@@ -58,19 +58,24 @@ impl Storage for Disk {
                 let entry = entry.map_err(err)?;
                 let Ok(name) = entry.file_name().into_string() else { continue };
                 let kind = entry.file_type().map_err(err)?;
-                let (kind, len) = if kind.is_dir() {
-                    (EntryKind::Directory, 0)
-                } else if kind.is_file() {
-                    match entry.metadata() {
-                        Ok(meta) => (EntryKind::File, meta.len()),
-                        // Removed since it was listed.
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                        Err(error) => return Err(Error::io(&entry.path(), "stat", &error)),
-                    }
-                } else {
-                    (EntryKind::Other, 0)
-                };
-                entries.push(Entry { name, kind, len });
+                if !kind.is_file() {
+                    let kind = if kind.is_dir() { EntryKind::Directory } else { EntryKind::Other };
+                    entries.push(Entry::other(name, kind));
+                    continue;
+                }
+                match entry.metadata() {
+                    Ok(meta) => entries.push(Entry {
+                        name,
+                        kind: EntryKind::File,
+                        len: meta.len(),
+                        file: (meta.dev(), meta.ino()),
+                        links: meta.nlink(),
+                        modified_ms: modified_ms(&meta),
+                    }),
+                    // Removed since it was listed.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(Error::io(&entry.path(), "stat", &error)),
+                }
             }
             Ok(entries)
         })
@@ -114,6 +119,18 @@ impl Storage for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         self.pool.rename(absolute(from)?, absolute(to)?)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> Result<bool> {
+        match rustix::fs::link(from, to) {
+            Ok(()) => Ok(true),
+            Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(errno) => Err(Error::io(from, "link", &errno.into())),
+        }
+    }
+
+    fn canonical(&self, path: &Path) -> Result<PathBuf> {
+        std::fs::canonicalize(path).map_err(|error| Error::io(path, "resolve", &error))
     }
 
     fn remove_file(&self, path: &Path) -> Result<()> {
@@ -232,10 +249,7 @@ impl File for DiskFile {
     }
 
     fn modified_ms(&self) -> Result<i64> {
-        self.with("stat", |file| {
-            let meta = file.metadata()?;
-            Ok(meta.mtime().saturating_mul(1_000).saturating_add(meta.mtime_nsec() / 1_000_000))
-        })
+        self.with("stat", |file| Ok(modified_ms(&file.metadata()?)))
     }
 
     fn map(&self, len: u64) -> Result<Option<Arc<Map>>> {
@@ -245,6 +259,10 @@ impl File for DiskFile {
         *self.map.lock() = Arc::downgrade(&map);
         Ok(Some(map))
     }
+}
+
+fn modified_ms(meta: &std::fs::Metadata) -> i64 {
+    meta.mtime().saturating_mul(1_000).saturating_add(meta.mtime_nsec() / 1_000_000)
 }
 
 /// One sync, not even repeated when interrupted: a second one may report success for what the first one lost.

@@ -8,6 +8,7 @@
 //! - A failed `sync_data` or `sync_dir` is reported once and never retried here.
 //! - Bytes below a map's published end never change and the file is never cut below it; see [`Map`].
 //! - A handle stays good when its name is renamed or removed, as long as it is in use.
+//! - A file with several hard links is read, and never opened for writing: what it holds is another directory's too.
 
 mod atomic;
 mod disk;
@@ -22,12 +23,12 @@ mod sim;
 mod tests;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 
-pub(crate) use atomic::{read_small, replace, write_new};
+pub(crate) use atomic::{copy_range, read_small, replace, write_new};
 pub(crate) use disk::Disk;
 pub(crate) use mmap::Map;
 pub(crate) use region::Region;
@@ -42,6 +43,19 @@ pub(crate) struct Entry {
     pub(crate) kind: EntryKind,
     /// Bytes, for a regular file.
     pub(crate) len: u64,
+    /// Which file it is, for a regular file: names that are hard links of one another have the same.
+    pub(crate) file: (u64, u64),
+    /// How many names the file has.
+    pub(crate) links: u64,
+    /// When the file was last written, in milliseconds since 1970.
+    pub(crate) modified_ms: i64,
+}
+
+impl Entry {
+    /// One that is no regular file.
+    fn other(name: String, kind: EntryKind) -> Entry {
+        Entry { name, kind, len: 0, file: (0, 0), links: 1, modified_ms: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +85,15 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     fn list(&self, dir: &Path) -> Result<Vec<Entry>>;
     /// Makes a directory, and its missing parents, unless it is there.
     fn create_dir(&self, dir: &Path) -> Result<()>;
-    /// Opens a regular file; links are refused.
+    /// Opens a regular file. Symbolic links are refused, and for writing a file that has several names.
     fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>>;
     /// Renames a file or directory, replacing a file of the new name.
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Gives a file a second name, which must be free. `false`: this can not be had here (another file system, one
+    /// without such links, too many of them); nothing was done.
+    fn hard_link(&self, from: &Path, to: &Path) -> Result<bool>;
+    /// The path of what is there, without links and dots.
+    fn canonical(&self, path: &Path) -> Result<PathBuf>;
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> Result<()>;
     /// Removes an empty directory.

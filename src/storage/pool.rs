@@ -111,7 +111,7 @@ impl Pool {
     pub(super) fn open(&self, path: PathBuf, writable: bool, flags: OFlags) -> Result<Arc<Slot>> {
         let mut names = self.names.lock();
         let file = self.open_file(&mut names, &path, flags)?;
-        let id = check(&path, &file)?;
+        let id = check(&path, &file, writable)?;
         let slot = Arc::new(Slot {
             file: RwLock::new(Some(file)),
             path: Mutex::new(path.clone()),
@@ -151,9 +151,16 @@ impl Pool {
     /// Gives a slot its descriptor back. The name may lead elsewhere by now: then the handle is lost, and says so.
     fn restore(&self, names: &mut Names, slot: &Arc<Slot>) -> Result<()> {
         let path = slot.path();
-        let file = self.open_file(names, &path, flags_of(slot.writable))?;
-        if check(&path, &file)? != slot.id {
+        let mut file = self.open_file(names, &path, flags_of(slot.writable))?;
+        if check(&path, &file, false)? != slot.id {
             return Err(bad_file(&path, "another file took its place while it was in use"));
+        }
+        if slot.writable && check(&path, &file, true).is_err() {
+            // It got a second name since it was opened: from now on it is only read and synced.
+            file = self.open_file(names, &path, flags_of(false))?;
+            if check(&path, &file, false)? != slot.id {
+                return Err(bad_file(&path, "another file took its place while it was in use"));
+            }
         }
         slot.used.store(self.next_tick(), Ordering::Relaxed);
         *slot.file.write() = Some(file);
@@ -334,13 +341,14 @@ fn rename_raw(from: &Path, to: &Path) -> Result<()> {
     retry(|| rustix::fs::rename(from, to)).map_err(|error| Error::io(from, "rename", &error))
 }
 
-/// Refuses what is not a file of our own making; says which file it is.
-fn check(path: &Path, file: &File) -> Result<(u64, u64)> {
+/// Refuses what is not a file of our own making; says which file it is. One with several names is not ours alone, and
+/// only read.
+fn check(path: &Path, file: &File, writable: bool) -> Result<(u64, u64)> {
     let meta = file.metadata().map_err(|error| Error::io(path, "stat", &error))?;
     if !meta.is_file() {
         return Err(bad_file(path, "not a regular file: refused"));
     }
-    if meta.nlink() != 1 {
+    if meta.nlink() == 0 || writable && meta.nlink() > 1 {
         return Err(bad_file(path, format!("{} hard links: refused", meta.nlink())));
     }
     Ok((meta.dev(), meta.ino()))

@@ -15,15 +15,21 @@ pub(super) fn ensure(storage: &dyn Storage, root: &Path) -> Result<()> {
         return Ok(());
     }
     // A new store in a directory whose own name may not be durable yet, whoever made it: where the file is, it is.
+    sync_above(storage, root)?;
+    let (cluster, directory) = (TopicId::random()?, TopicId::random()?);
+    let text = format!("version=1\nnode.id=1\ncluster.id={cluster}\ndirectory.id={directory}\n");
+    replace(storage, &path, text.as_bytes())
+}
+
+/// Makes the name of a directory durable, and those of the directories that it lies in.
+pub(super) fn sync_above(storage: &dyn Storage, root: &Path) -> Result<()> {
     for dir in root.ancestors().skip(1) {
         match storage.sync_dir(dir) {
             Err(error) if !is_not_ours(&error) => return Err(error),
             _ => {}
         }
     }
-    let (cluster, directory) = (TopicId::random()?, TopicId::random()?);
-    let text = format!("version=1\nnode.id=1\ncluster.id={cluster}\ndirectory.id={directory}\n");
-    replace(storage, &path, text.as_bytes())
+    Ok(())
 }
 
 /// Whether a directory above can not be synced by us at all, whoever made what is in it.

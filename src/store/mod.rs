@@ -5,16 +5,20 @@
 //! - The mark of a clean stop is written last, and only when every partition closed without an error.
 //! - A checkpoint never says more than what is synced.
 
+mod backup;
 #[cfg(feature = "metrics")]
 mod export;
 mod maintenance;
+mod marker;
 mod meta;
 mod open;
 mod options;
+mod place;
 #[cfg(all(test, logstead_shuttle))]
 mod schedules;
 mod stats;
 mod topics;
+mod verify;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -33,6 +37,7 @@ use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::topic::Topics;
 use crate::topic::catalog::Catalog;
 
+pub use backup::Checkpoint;
 pub use maintenance::Maintained;
 use maintenance::Threads;
 pub use options::{Maintenance, StoreOptions};
@@ -161,15 +166,11 @@ impl Store {
     }
 
     fn open_with(options: StoreOptions, dir: &Path, read_only: bool) -> Result<Store> {
-        if dir.as_os_str().is_empty() {
-            let why = "the path is empty; \".\" is the current directory".to_owned();
-            return Err(ErrorKind::NotAStore { path: dir.to_owned(), why }.into());
-        }
         let context = Arc::new(Context {
             storage: options.storage(),
             clock: options.shared_clock(),
             // Once and for all: the process may change its directory.
-            root: std::path::absolute(dir).map_err(|error| Error::io(dir, "resolve", &error))?,
+            root: absolute(dir)?,
             read_only,
             // A host that allows no threads has none here either.
             threads: if options.maintenance == Maintenance::Threads { options.flush_threads } else { 1 },
@@ -304,6 +305,15 @@ impl Store {
     }
 }
 
+/// The whole path of a store's directory.
+fn absolute(dir: &Path) -> Result<PathBuf> {
+    if dir.as_os_str().is_empty() {
+        let why = "the path is empty; \".\" is the current directory".to_owned();
+        return Err(ErrorKind::NotAStore { path: dir.to_owned(), why }.into());
+    }
+    std::path::absolute(dir).map_err(|error| Error::io(dir, "resolve", &error))
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("dir", &self.shared().context.root).finish_non_exhaustive()
@@ -391,14 +401,14 @@ impl Shared {
             // A damaged partition must be looked at again.
             return Ok(());
         }
-        let mut logs = self.topics.sorted().into_iter().flat_map(|topic| topic.opened_logs());
-        if !self.report.clean && logs.any(|(_, log)| log.lacks_snapshot()) {
-            // After a clean stop a broker that finds no snapshot takes it that there are no producers, and would
-            // serve an open transaction as committed. After any other it looks for them in the log.
+        if !self.may_count_as_clean() {
             return Ok(());
         }
-        let mark = self.context.root.join(open::CLEAN_SHUTDOWN);
-        replace(self.context.storage.as_ref(), &mark, b"{\"version\":0,\"brokerEpoch\":-1}")
+        replace(
+            self.context.storage.as_ref(),
+            &self.context.root.join(open::CLEAN_SHUTDOWN),
+            open::CLEAN_MARK,
+        )
     }
 
     /// Brings the checkpoint files up to date, where anything moved.

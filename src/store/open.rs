@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::marker::{self, Marker};
 use super::{RecoveryReport, meta};
 use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
@@ -22,9 +23,10 @@ use crate::types::TopicName;
 
 pub(super) const LOCK: &str = ".lock";
 pub(super) const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+pub(super) const CLEAN_MARK: &[u8] = b"{\"version\":0,\"brokerEpoch\":-1}";
 
 /// Partitions of a topic that were found as directories.
-type Found = BTreeMap<TopicName, Vec<u32>>;
+pub(super) type Found = BTreeMap<TopicName, Vec<u32>>;
 
 /// What opening found.
 pub(super) struct Opened {
@@ -60,6 +62,7 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
     };
     let entries = list_root(storage, root)?;
     let mut report = RecoveryReport::default();
+    let marker = read_marker(context, &mut report)?;
     let clean = entries.iter().any(|entry| entry.name == CLEAN_SHUTDOWN);
     report.clean = clean || !entries.iter().any(|entry| entry.kind == EntryKind::Directory);
     if !context.read_only {
@@ -84,17 +87,21 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
         clean,
         report,
     };
+    let mut found = partition_dirs(&entries);
+    if let Some(marker) = marker {
+        leave_checkpoint(context, &marker, &opened.catalog, &mut found)?;
+    }
     if !context.read_only {
         remove_deleted(context, &entries);
     }
-    add_topics(context, &mut opened, partition_dirs(&entries))?;
+    add_topics(context, &mut opened, found)?;
     if !clean {
         recover_all(context, &mut opened)?;
     }
     Ok(opened)
 }
 
-fn list_root(storage: &dyn Storage, root: &Path) -> Result<Vec<Entry>> {
+pub(super) fn list_root(storage: &dyn Storage, root: &Path) -> Result<Vec<Entry>> {
     storage.list(root).map_err(|error| match error.kind() {
         ErrorKind::Io { kind: std::io::ErrorKind::NotADirectory, .. } => {
             ErrorKind::NotAStore { path: root.to_owned(), why: "it is a file".to_owned() }.into()
@@ -104,7 +111,7 @@ fn list_root(storage: &dyn Storage, root: &Path) -> Result<Vec<Entry>> {
 }
 
 /// Refuses a directory that holds something else, before anything is written.
-fn check_ours(entries: &[Entry], storage: &dyn Storage, root: &Path) -> Result<()> {
+pub(super) fn check_ours(entries: &[Entry], storage: &dyn Storage, root: &Path) -> Result<()> {
     let ours = |entry: &Entry| {
         [catalog::FILE_NAME, meta::FILE_NAME, RECOVERY_POINTS, LOG_STARTS].contains(&entry.name.as_str())
     };
@@ -126,7 +133,7 @@ fn check_ours(entries: &[Entry], storage: &dyn Storage, root: &Path) -> Result<(
 
 /// `<topic>-<partition>`, split at the last dash. Names that say otherwise (`…-delete`, `…-stray`) are left alone,
 /// and so is a cluster's own metadata log.
-fn parse_dir(entry: &Entry) -> Option<(TopicName, u32)> {
+pub(super) fn parse_dir(entry: &Entry) -> Option<(TopicName, u32)> {
     if entry.kind != EntryKind::Directory || entry.name.starts_with("__cluster_metadata-") {
         return None;
     }
@@ -136,7 +143,7 @@ fn parse_dir(entry: &Entry) -> Option<(TopicName, u32)> {
     Some((TopicName::new(topic).ok()?, partition))
 }
 
-fn partition_dirs(entries: &[Entry]) -> Found {
+pub(super) fn partition_dirs(entries: &[Entry]) -> Found {
     let mut found = Found::new();
     for (topic, partition) in entries.iter().filter_map(parse_dir) {
         found.entry(topic).or_default().push(partition);
@@ -157,6 +164,44 @@ fn read_catalog(context: &Context, report: &mut RecoveryReport) -> Result<Catalo
             Ok(Catalog::empty(&context.root))
         }
         other => other,
+    }
+}
+
+/// What says that the directory is a checkpoint of another store. One that can not be read vouches for nothing.
+fn read_marker(context: &Context, report: &mut RecoveryReport) -> Result<Option<Marker>> {
+    let root = &context.root;
+    match Marker::read(context.storage.as_ref(), root) {
+        Ok(Some(marker)) if !marker.complete => {
+            let why = "a checkpoint into it was not finished: call Store::checkpoint again, or remove it"
+                .to_owned();
+            Err(ErrorKind::NotAStore { path: root.clone(), why }.into())
+        }
+        Err(error) if error.is_corrupt() => {
+            report.unreadable_files.push(root.join(marker::FILE_NAME));
+            Ok(Some(Marker::default()))
+        }
+        other => other,
+    }
+}
+
+/// Steps over what an interrupted checkpoint left; a store that is written to is no checkpoint any more.
+fn leave_checkpoint(context: &Context, marker: &Marker, catalog: &Catalog, found: &mut Found) -> Result<()> {
+    let mut leftovers = Vec::new();
+    if marker.complete {
+        for (topic, partitions) in &mut *found {
+            partitions.retain(|partition| {
+                let leftover = marker.is_leftover(catalog, topic, *partition);
+                if leftover {
+                    leftovers.push(context.root.join(format!("{topic}-{partition}")));
+                }
+                !leftover
+            });
+        }
+        found.retain(|_, partitions| !partitions.is_empty());
+    }
+    match context.read_only {
+        true => Ok(()),
+        false => marker::adopt(context.storage.as_ref(), &context.root, &leftovers),
     }
 }
 

@@ -231,7 +231,8 @@ impl CrashPoint {
                     Child::File(id) => {
                         let Some(file) = self.state.files.get(id) else { continue };
                         let fates = fates.get(child).map_or(&[][..], Vec::as_slice);
-                        files.entry(*id).or_insert_with(|| Arc::new(file_left(file, fates)));
+                        let left = files.entry(*id).or_insert_with(|| Arc::new(file_left(file, fates)));
+                        Arc::make_mut(left).links += 1;
                     }
                 }
             }
@@ -310,13 +311,7 @@ fn file_left(file: &FileNode, fates: &[Fate]) -> FileNode {
     for page in file.lost.keys() {
         image.take_page(*page, &file.durable);
     }
-    FileNode {
-        now: image.clone(),
-        durable: image,
-        linked: true,
-        modified_ms: file.modified_ms,
-        ..FileNode::default()
-    }
+    FileNode { now: image.clone(), durable: image, modified_ms: file.modified_ms, ..FileNode::default() }
 }
 
 /// What lay on the device before: noise, or an old part of the same file.

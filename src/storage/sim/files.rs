@@ -22,11 +22,22 @@ impl Storage for SimDisk {
         let id = inner.state.find_dir(dir, "list")?;
         let names = inner.state.dirs.get(&id).map(|dir| &dir.now);
         let entry = |(name, child): (&Arc<str>, &Child)| {
-            let (kind, len) = match child {
-                Child::File(id) => (EntryKind::File, inner.image(*id).map_or(0, Image::len)),
-                Child::Dir(_) => (EntryKind::Directory, 0),
+            let name = name.to_string();
+            let file = match child {
+                Child::File(id) => inner.state.files.get(id).map(|file| (*id, file)),
+                Child::Dir(_) => None,
             };
-            Entry { name: name.to_string(), kind, len }
+            match file {
+                Some((id, file)) => Entry {
+                    name,
+                    kind: EntryKind::File,
+                    len: file.now.len(),
+                    file: (0, id),
+                    links: file.links,
+                    modified_ms: file.modified_ms,
+                },
+                None => Entry::other(name, EntryKind::Directory),
+            }
         };
         Ok(names.into_iter().flatten().map(entry).collect())
     }
@@ -43,6 +54,10 @@ impl Storage for SimDisk {
             (Some(Child::Dir(_)), _) => return Err(bad_file(path, "not a regular file: refused")),
             (Some(Child::File(id)), _) => {
                 inner.begin_or_fail(FaultOp::Open, path, "open")?;
+                let links = inner.state.file(id).links;
+                if how != Open::Read && links > 1 {
+                    return Err(bad_file(path, format!("{links} hard links: refused")));
+                }
                 if how == Open::Truncate {
                     inner.begin_or_fail(FaultOp::SetLen, path, "set length")?;
                     inner.change(id, FileOp::SetLen(0));
@@ -62,6 +77,18 @@ impl Storage for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         self.0.lock().rename(from, to)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> Result<bool> {
+        self.0.lock().hard_link(from, to)
+    }
+
+    fn canonical(&self, path: &Path) -> Result<PathBuf> {
+        const OP: &str = "resolve";
+        match self.0.lock().state.find(path, OP)? {
+            Some(_) => Ok(Path::new("/").join(parts(path, OP)?.iter().collect::<PathBuf>())),
+            None => Err(fail(path, OP, io::ErrorKind::NotFound)),
+        }
     }
 
     fn remove_file(&self, path: &Path) -> Result<()> {

@@ -27,6 +27,7 @@ pub(super) struct Inner {
     pub(super) locks: HashSet<Vec<String>>,
     pub(super) time_ms: Option<i64>,
     pub(super) sync_time: Duration,
+    pub(super) hard_links: bool,
 }
 
 impl Inner {
@@ -90,7 +91,7 @@ impl Inner {
         let (now, seq) = (self.now_ms(), self.ops);
         let id = self.state.new_file();
         let file = self.state.file(id);
-        (file.linked, file.modified_ms) = (true, now);
+        (file.links, file.modified_ms) = (1, now);
         self.state.change(dir, seq, NameOp::Link { name: name.into(), child: Child::File(id) });
         Ok(id)
     }
@@ -153,6 +154,10 @@ impl Inner {
             return Err(fail(from, OP, io::ErrorKind::InvalidInput));
         }
         let replaced = self.state.find(to, OP)?;
+        if replaced == Some(child) {
+            // Two names of one file: POSIX says that nothing happens.
+            return Ok(());
+        }
         match (child, replaced) {
             (Child::File(_), Some(Child::Dir(_))) => return Err(fail(to, OP, io::ErrorKind::IsADirectory)),
             (Child::Dir(_), Some(Child::File(_))) => return Err(fail(to, OP, io::ErrorKind::NotADirectory)),
@@ -174,6 +179,22 @@ impl Inner {
             self.state.unlinked(replaced);
         }
         Ok(())
+    }
+
+    pub(super) fn hard_link(&mut self, from: &Path, to: &Path) -> Result<bool> {
+        const OP: &str = "link";
+        if !self.hard_links {
+            return Ok(false);
+        }
+        self.begin_or_fail(FaultOp::Create, from, OP)?;
+        let id = self.find_file(from, OP)?;
+        if self.state.find(to, OP)?.is_some() {
+            return Err(fail(to, OP, io::ErrorKind::AlreadyExists));
+        }
+        let ((dir, name), seq) = (self.state.find_parent(to, OP)?, self.ops);
+        self.state.change(dir, seq, NameOp::Link { name: name.into(), child: Child::File(id) });
+        self.state.file(id).links += 1;
+        Ok(true)
     }
 
     pub(super) fn remove(&mut self, path: &Path, want_dir: bool) -> Result<()> {

@@ -63,6 +63,7 @@ impl SimDisk {
             locks: HashSet::new(),
             time_ms: None,
             sync_time: Duration::ZERO,
+            hard_links: true,
         })))
     }
 
@@ -145,6 +146,11 @@ impl SimDisk {
         self.0.lock().sync_time = time;
     }
 
+    /// Whether a file can have several names, as most file systems allow. Without, they are copied.
+    pub fn set_hard_links(&self, allowed: bool) {
+        self.0.lock().hard_links = allowed;
+    }
+
     /// Flips bits of one byte, in the cache and on the device.
     pub fn rot(&self, path: impl AsRef<Path>, position: u64, mask: u8) -> Result<()> {
         let path = path.as_ref();
@@ -214,7 +220,7 @@ impl SimDisk {
         file.now.set_len(0);
         file.now.write(bytes.as_ref(), 0);
         file.lost.clear();
-        (file.linked, file.modified_ms) = (true, now);
+        (file.links, file.modified_ms) = (file.links.max(1), now);
         if lying {
             file.sync();
         }

@@ -46,7 +46,8 @@ pub(super) struct FileNode {
     /// Pages that a failed sync gave up, and the first byte given up in each: no later sync makes them durable until
     /// the cache is dropped or the file is cut below them.
     pub(super) lost: BTreeMap<u64, u64>,
-    pub(super) linked: bool,
+    /// Its names.
+    pub(super) links: u64,
     pub(super) handles: u32,
     pub(super) modified_ms: i64,
 }
@@ -244,7 +245,8 @@ impl State {
     pub(super) fn unlinked(&mut self, child: Child) {
         match child {
             Child::File(id) => {
-                self.file(id).linked = false;
+                let file = self.file(id);
+                file.links = file.links.saturating_sub(1);
                 self.release(id);
             }
             Child::Dir(id) if !self.lying => {
@@ -256,7 +258,7 @@ impl State {
 
     /// Frees a file without name and handle.
     pub(super) fn release(&mut self, id: u64) {
-        if !self.lying && self.files.get(&id).is_some_and(|file| !file.linked && file.handles == 0) {
+        if !self.lying && self.files.get(&id).is_some_and(|file| file.links == 0 && file.handles == 0) {
             self.files.remove(&id);
         }
     }
@@ -274,7 +276,7 @@ impl State {
 
     /// Bytes of all files that have a name or a handle.
     pub(super) fn used(&self) -> u64 {
-        self.files.values().filter(|f| f.linked || f.handles > 0).map(|f| f.now.len()).sum()
+        self.files.values().filter(|f| f.links > 0 || f.handles > 0).map(|f| f.now.len()).sum()
     }
 }
 

@@ -1,0 +1,435 @@
+//! Every byte of a partition's log compared with what it should be; nothing is repaired, cut, rebuilt or written.
+//!
+//! Invariants:
+//! - Files are opened for reading only. What a writer beside this adds, rolls or deletes is no damage.
+//! - What lies behind the committed end is no damage either: a crash, or a write that is under way, leaves it.
+//! - Memory is bounded by one batch, its unpacked records and one index, whatever the log's size.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{LEADER_EPOCHS, read_epochs};
+use super::committed::Committed;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress};
+use crate::segment::name::{self, SegmentFile};
+use crate::segment::{Disagreement, IndexCheck, Scan, Step};
+use crate::storage::{EntryKind, File, Open, Storage};
+use crate::sync::Arc;
+use crate::types::Offset;
+
+/// Places that a report lists; those beyond are counted.
+const FINDINGS_MAX: usize = 1_000;
+
+/// A place where something is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file, or the directory that is missing.
+    pub file: PathBuf,
+    /// The byte where it begins.
+    pub position: u64,
+    /// What it is.
+    pub why: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "byte {} of {}: {}", self.position, self.file.display(), self.why)
+    }
+}
+
+/// What [`Store::verify`](crate::Store::verify) found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Partitions looked at.
+    pub partitions: u64,
+    /// Segments read.
+    pub segments: u64,
+    /// Batches that are right.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Bytes behind the committed ends, which were not judged.
+    pub uncommitted_bytes: u64,
+    /// What is damaged, the first 1,000 places.
+    pub damaged: Vec<Finding>,
+    /// Damaged places beyond those.
+    pub damaged_more: u64,
+    /// What this build can not judge: a codec that it leaves out, a format that it does not read. The first 1,000.
+    pub unchecked: Vec<Finding>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is damaged. Look at `unchecked` too: what could not be judged is not counted.
+    pub fn is_sound(&self) -> bool {
+        self.damaged.is_empty()
+    }
+
+    pub(crate) fn damage(&mut self, file: &Path, position: u64, why: impl Into<String>) {
+        if self.damaged.len() < FINDINGS_MAX {
+            self.damaged.push(Finding { file: file.to_owned(), position, why: why.into() });
+        } else {
+            self.damaged_more += 1;
+        }
+    }
+
+    fn not_checked(&mut self, file: &Path, position: u64, why: String) {
+        if self.unchecked.len() < FINDINGS_MAX {
+            self.unchecked.push(Finding { file: file.to_owned(), position, why });
+        }
+    }
+}
+
+impl fmt::Display for VerifyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let VerifyReport { partitions, segments, batches, records, bytes, .. } = self;
+        write!(
+            f,
+            "{partitions} partitions, {segments} segments, {batches} batches, {records} records, {bytes} bytes: "
+        )?;
+        match self.damaged.len() as u64 + self.damaged_more {
+            0 => f.write_str("nothing is damaged")?,
+            places => write!(f, "{places} damaged places")?,
+        }
+        self.damaged.iter().try_for_each(|found| write!(f, "\ndamaged: {found}"))?;
+        if self.damaged_more > 0 {
+            write!(f, "\nand {} more", self.damaged_more)?;
+        }
+        self.unchecked.iter().try_for_each(|found| write!(f, "\nnot checked: {found}"))
+    }
+}
+
+/// What is known of a partition from outside of its directory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claims {
+    /// The store was closed in order: all that is there is committed.
+    pub(crate) clean: bool,
+    /// Made by this crate: offsets have no gaps.
+    pub(crate) contiguous: bool,
+    /// A `Disk` topic: its writer leaves word of what is committed.
+    pub(crate) on_disk: bool,
+    pub(crate) recovery_point: Option<Offset>,
+    pub(crate) log_start: Option<Offset>,
+}
+
+struct Verifying<'v> {
+    storage: &'v dyn Storage,
+    dir: &'v Path,
+    claims: &'v Claims,
+    report: &'v mut VerifyReport,
+    slot: Option<Committed>,
+    epochs: Option<Vec<(i32, Offset)>>,
+    /// Below this offset everything is committed.
+    proven: Offset,
+    /// The offset that comes next; `None` behind damage.
+    expected: Option<Offset>,
+    floor: Offset,
+}
+
+/// A segment to be read.
+#[derive(Clone, Copy)]
+struct Piece {
+    base: Offset,
+    len: u64,
+    next_base: Option<Offset>,
+    /// Whether anything lies in the segments behind it.
+    more_behind: bool,
+}
+
+/// Reads the partition in `dir`, and tells `report` what is wrong with it.
+pub(crate) fn verify(
+    storage: &dyn Storage,
+    dir: &Path,
+    claims: &Claims,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    // First the word of what is committed, then what is there, then where it starts: a writer beside this moves on.
+    let slot = Committed::read(storage, dir)?.filter(|_| claims.contiguous);
+    let mut logs: Vec<(Offset, u64)> = Vec::new();
+    for entry in storage.list(dir)? {
+        match SegmentFile::parse(&entry.name) {
+            Some(SegmentFile::Log(base)) if entry.kind == EntryKind::File => logs.push((base, entry.len)),
+            Some(SegmentFile::Log(_)) => report.damage(&dir.join(&entry.name), 0, "it is not a regular file"),
+            _ => {}
+        }
+    }
+    logs.sort_unstable();
+    let path = dir.join(LEADER_EPOCHS);
+    let epochs = match read_epochs(storage, &path) {
+        Err(error) if error.is_corrupt() => {
+            report.damage(&path, 0, error.to_string());
+            None
+        }
+        epochs => Some(epochs?).filter(|epochs| !epochs.is_empty()),
+    };
+    let proven = claims.recovery_point.unwrap_or(0).max(slot.map_or(0, |slot| slot.end_offset));
+    let first = logs.first().map_or(0, |log| log.0);
+    // A topic that was a `Disk` one has the word of that time.
+    let slot = slot.filter(|_| claims.on_disk);
+    let mut verifying =
+        Verifying { storage, dir, claims, report, slot, epochs, proven, expected: Some(first), floor: first };
+    verifying.report.partitions += 1;
+    verifying.start(&logs);
+    verifying.segments(&logs)
+}
+
+impl Verifying<'_> {
+    /// Whether the first segment is where the log starts.
+    fn start(&mut self, logs: &[(Offset, u64)]) {
+        // A writer beside this may have moved one of them only.
+        let known = self.claims.log_start.max(self.epochs.as_ref().and_then(|e| e.first()).map(|e| e.1));
+        match (logs.first(), known) {
+            (None, _) => self.report.damage(self.dir, 0, "it has no segment"),
+            (Some(&(first, _)), Some(start)) if self.claims.contiguous && start < first => {
+                let why = format!("offsets {start}..{first} are missing in front of it");
+                self.report.damage(&self.dir.join(name::log(first)), 0, why);
+            }
+            _ => {}
+        }
+    }
+
+    fn segments(&mut self, logs: &[(Offset, u64)]) -> Result<()> {
+        for (i, &(base, len)) in logs.iter().enumerate() {
+            let later = logs.get(i + 1..).unwrap_or_default();
+            let piece = Piece {
+                base,
+                len,
+                next_base: later.first().map(|next| next.0),
+                more_behind: later.iter().any(|later| later.1 > 0),
+            };
+            if let Some(slot) = self.slot.filter(|slot| !self.claims.clean && slot.segment_base < base) {
+                // Rolled since; what is in there is not committed.
+                self.expected = self.expected.filter(|expected| *expected != slot.end_offset);
+                self.report.uncommitted_bytes += len;
+                continue;
+            }
+            let file = match self.storage.open(&self.dir.join(name::log(base)), Open::Read) {
+                Err(error) if error.is_not_found() && !self.is_listed(base)? => {
+                    self.forget_to(piece.next_base);
+                    continue;
+                }
+                Err(error) if error.is_corrupt() => {
+                    self.report.damage(&self.dir.join(name::log(base)), 0, error.to_string());
+                    self.forget_to(piece.next_base);
+                    continue;
+                }
+                file => file?,
+            };
+            let goes_on = self.segment(piece, &file)?;
+            if !goes_on {
+                self.report.uncommitted_bytes += later.iter().map(|later| later.1).sum::<u64>();
+                return Ok(());
+            }
+            self.follow(piece);
+        }
+        self.last_is_committed(logs);
+        Ok(())
+    }
+
+    /// Whether the next segment goes on where this one ended.
+    fn follow(&mut self, piece: Piece) {
+        if let (Some(next), Some(expected)) = (piece.next_base, self.expected)
+            && self.claims.contiguous
+            && next != expected
+            && piece.more_behind
+        {
+            let why = format!("the records from offset {expected} to {next} are missing behind it");
+            self.report.damage(&self.dir.join(name::log(piece.base)), piece.len, why);
+            self.forget_to(piece.next_base);
+        }
+    }
+
+    fn forget_to(&mut self, next_base: Option<Offset>) {
+        self.expected = next_base;
+        self.floor = next_base.unwrap_or(self.floor);
+    }
+
+    fn last_is_committed(&mut self, logs: &[(Offset, u64)]) {
+        let Some(expected) =
+            self.expected.filter(|expected| self.claims.contiguous && *expected < self.proven)
+        else {
+            return;
+        };
+        let (file, position) = match logs.last() {
+            Some(&(base, len)) => (self.dir.join(name::log(base)), len),
+            None => (self.dir.to_owned(), 0),
+        };
+        let why = format!("offsets {expected}..{} were committed and are missing", self.proven);
+        self.report.damage(&file, position, why);
+    }
+
+    fn is_listed(&self, base: Offset) -> Result<bool> {
+        let name = name::log(base);
+        match self.storage.list(self.dir) {
+            Ok(entries) => Ok(entries.iter().any(|entry| entry.name == name)),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a segment; `false`: the committed log ends in it.
+    fn segment(&mut self, piece: Piece, file: &Arc<dyn File>) -> Result<bool> {
+        let path = self.dir.join(name::log(piece.base));
+        // The device's bytes, not those that were read, or written, a while ago.
+        file.drop_cache()?;
+        self.report.segments += 1;
+        let slot = self.slot.filter(|slot| !self.claims.clean && slot.segment_base == piece.base);
+        let end = slot.map_or(piece.len, |slot| u64::from(slot.position).min(piece.len));
+        self.report.uncommitted_bytes += piece.len - end;
+        let mut indexes = self.indexes(piece)?;
+        let mut told: Vec<Disagreement> = Vec::new();
+        let mut scan = Scan::new(file.as_ref(), 0, end);
+        loop {
+            let step = match scan.next(true) {
+                Err(error) if matches!(error.kind(), ErrorKind::Io { .. }) => {
+                    self.report.damage(&path, scan.position(), error.to_string());
+                    self.forget_to(piece.next_base);
+                    return Ok(true);
+                }
+                step => step?,
+            };
+            let (position, why) = match step {
+                Step::End => break,
+                Step::Bad { position, why } => (position, why),
+                Step::Batch { position, header } => {
+                    match self.batch(piece, &path, position, &header, &mut scan)? {
+                        Ok(()) => {
+                            if let Some(indexes) = &mut indexes {
+                                indexes.batch(position, &header, &mut told);
+                            }
+                            continue;
+                        }
+                        Err(why) => {
+                            scan.reject(position);
+                            (position, why)
+                        }
+                    }
+                }
+            };
+            if let (Invalid::Magic(_), false) = (why, self.claims.contiguous) {
+                self.report.not_checked(&path, position, why.to_string());
+                self.forget_to(piece.next_base);
+                return Ok(true);
+            }
+            // What it says of the rest can not be compared.
+            indexes = None;
+            let surely =
+                self.claims.clean || slot.is_some() || self.expected.is_none_or(|next| next < self.proven);
+            let resumed = scan.resync()?;
+            if !surely && resumed.is_none() && !piece.more_behind {
+                self.report.uncommitted_bytes += end - position;
+                return Ok(false);
+            }
+            self.report.damage(&path, position, why.to_string());
+            self.expected = None;
+            if resumed.is_none() {
+                break;
+            }
+        }
+        if let Some(indexes) = indexes {
+            indexes.end(&mut told);
+        }
+        for (file, position, why) in told {
+            self.report.damage(&file, position, why);
+        }
+        if slot.is_some() {
+            self.last_is_committed(&[(piece.base, end)]);
+        }
+        Ok(slot.is_none())
+    }
+
+    /// The indexes of a segment that is known to be closed; those of the others are hints that are still written.
+    fn indexes(&mut self, piece: Piece) -> Result<Option<IndexCheck>> {
+        let closed = piece.next_base.is_some_and(|next| next <= self.claims.recovery_point.unwrap_or(0))
+            || self.slot.is_some_and(|slot| piece.base < slot.segment_base);
+        if !self.claims.clean && !closed {
+            return Ok(None);
+        }
+        let mut told = Vec::new();
+        let indexes = IndexCheck::open(self.storage, self.dir, piece.base, piece.len, &mut told)?;
+        if !told.is_empty() && !self.is_listed(piece.base)? {
+            return Ok(None);
+        }
+        for (file, position, why) in told {
+            self.report.damage(&file, position, why);
+        }
+        Ok(Some(indexes))
+    }
+
+    /// A batch whose checksum is right: its place, and its records. The inner error: what is wrong with it.
+    fn batch(
+        &mut self,
+        piece: Piece,
+        path: &Path,
+        position: u64,
+        header: &BatchHeader,
+        scan: &mut Scan<'_>,
+    ) -> Result<Result<(), Invalid>> {
+        if let Err(why) = self.place(piece, header) {
+            return Ok(Err(why));
+        }
+        let batch = scan.batch(position, header)?;
+        let checked = match header.compression() {
+            Compression::None => {
+                check_records(header, batch.get(crate::limits::BATCH_HEADER_BYTES..).unwrap_or_default())
+            }
+            _ => decompress(header, batch).and_then(|section| check_records(header, &section)),
+        };
+        match checked {
+            Err(why @ Invalid::CodecMissing(_)) => self.report.not_checked(path, position, why.to_string()),
+            Err(why) => return Ok(Err(why)),
+            Ok(()) => {}
+        }
+        self.report.batches += 1;
+        self.report.records += u64::try_from(header.count).unwrap_or(0);
+        self.report.bytes += header.size() as u64;
+        self.floor = header.next_offset();
+        self.expected = Some(self.floor);
+        Ok(Ok(()))
+    }
+
+    /// The header fields that Kafka's checksum leaves out, against their neighbours.
+    fn place(&self, piece: Piece, header: &BatchHeader) -> Result<(), Invalid> {
+        let wrong = |why| Err(Invalid::Field { name: "base offset", why });
+        match self.expected {
+            Some(expected) if self.claims.contiguous && header.base_offset != expected => {
+                return wrong("it does not follow the batch in front of it");
+            }
+            _ if header.base_offset < self.floor.max(piece.base) => {
+                return wrong("it lies before the batch in front of it");
+            }
+            _ => {}
+        }
+        if header.last_offset() - piece.base > Offset::from(i32::MAX) {
+            return wrong("it is too far from its segment's base");
+        }
+        if piece.next_base.is_some_and(|next| header.last_offset() >= next) {
+            return wrong("it lies in the segment behind it");
+        }
+        if let Some(epochs) = self.epochs.as_ref().filter(|_| self.claims.contiguous) {
+            let epoch = epochs.iter().rev().find(|(_, start)| *start <= header.base_offset);
+            if epoch.is_some_and(|(epoch, _)| *epoch != header.leader_epoch) {
+                return Err(Invalid::Field { name: "leader epoch", why: "it is not the one of its offset" });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells `report` of a small file that is not readable; other errors are passed on.
+pub(crate) fn readable<T>(
+    result: Result<T>,
+    file: &Path,
+    report: &mut VerifyReport,
+) -> Result<Option<T>, Error> {
+    match result {
+        Err(error) if error.is_corrupt() => {
+            report.damage(file, 0, error.to_string());
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}

@@ -1,0 +1,299 @@
+//! One partition's part of a checkpoint: closed segments linked, the last one copied as far as it is committed.
+//!
+//! Invariants:
+//! - At every moment, and after a crash at any, the target's directory is a log that opens: its segments follow one
+//!   another, each but the last one whole, and nothing claims more than what is there.
+//! - A file gets its final name when it is whole and durable. One exception: the last segment grows in place, behind the
+//!   bytes that the marker vouches for.
+//! - Only `.log` files of closed segments are shared: they never change. Indexes and all else are copied.
+//! - A `.log` that is there and right has its indexes there: they were durable before it got its name.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use super::backup::Checkpoint;
+use super::marker::{Tail, remove_dir};
+use crate::error::Result;
+use crate::log::{Moment, checkpoint::LEADER_EPOCHS, committed};
+use crate::segment::name::{self, SegmentFile};
+use crate::segment::{IndexBytes, Segment};
+use crate::storage::{Entry, EntryKind, File, Open, Storage, copy_range, read_small, replace};
+use crate::sync::Arc;
+use crate::types::Offset;
+
+pub(super) const METADATA: &str = "partition.metadata";
+
+/// How much of what a copy has is compared before it grows.
+const COMPARED_BYTES: u64 = 4_096;
+
+/// Names of a directory.
+type Names = HashMap<String, Entry>;
+
+/// Puts partitions into a checkpoint.
+pub(super) struct Placing<'s> {
+    pub(super) storage: &'s dyn Storage,
+    /// Whether hard links are to be had, as far as it is known.
+    pub(super) links: bool,
+    pub(super) done: Checkpoint,
+}
+
+/// What became of one partition.
+pub(super) struct Placed {
+    pub(super) tail: Tail,
+    /// What the source has no more: to be removed when nothing refers to it.
+    pub(super) stale: Vec<PathBuf>,
+}
+
+struct Place<'p, 's> {
+    placing: &'p mut Placing<'s>,
+    from: &'p Path,
+    to: &'p Path,
+    there: Names,
+    /// Names were made or moved since the directory was synced.
+    dirty: bool,
+}
+
+impl Placing<'_> {
+    /// Brings the directory `to` up to a moment of the log in `from`. `known`: what an earlier checkpoint vouches for.
+    pub(super) fn place(
+        &mut self,
+        from: &Path,
+        to: &Path,
+        moment: &Moment,
+        known: Option<Tail>,
+    ) -> Result<Placed> {
+        let storage = self.storage;
+        let here = names(storage, from)?;
+        let metadata = read_small(storage, &from.join(METADATA))?;
+        if known.is_none() && self.is_another(to, metadata.as_deref())? {
+            remove_dir(storage, to)?;
+        }
+        storage.create_dir(to)?;
+        let there = names(storage, to)?;
+        let mut place = Place { placing: self, from, to, there, dirty: false };
+        let mut kept = BTreeSet::new();
+        place.small_file(METADATA, metadata)?;
+        place.small_file(LEADER_EPOCHS, read_small(storage, &from.join(LEADER_EPOCHS))?)?;
+        for segment in &moment.sealed {
+            let placed = match here.get(&name::log(segment.base())) {
+                Some(entry) => place.sealed(segment, entry, known),
+                // Its handle may still hold it.
+                None => place.copied(segment, segment.written(), Offset::MAX, known),
+            };
+            match placed {
+                // Retention was faster: the log starts behind it by now.
+                Err(error) if error.is_not_found() && kept.is_empty() => {}
+                placed => {
+                    placed?;
+                    kept.insert(segment.base());
+                }
+            }
+        }
+        place.last(moment, known)?;
+        kept.insert(moment.last.base());
+        for entry in here.values().filter(|entry| entry.kind == EntryKind::File) {
+            match SegmentFile::parse(&entry.name) {
+                Some(SegmentFile::TransactionIndex(base)) if kept.contains(&base) => {}
+                Some(SegmentFile::Snapshot(offset)) if offset <= moment.end => {}
+                _ => continue,
+            }
+            place.small_file(&entry.name, read_small(storage, &from.join(&entry.name))?)?;
+        }
+        // The word of what is committed comes behind what it speaks of.
+        place.settle()?;
+        place.small_file(committed::FILE_NAME, moment.committed.clone())?;
+        let stale = place.stale(&kept, &here);
+        Ok(Placed { tail: (moment.last.base(), moment.position), stale })
+    }
+
+    /// Whether a directory is there that belongs to a topic of another id: what a crash left of another checkpoint.
+    fn is_another(&self, to: &Path, metadata: Option<&[u8]>) -> Result<bool> {
+        match self.storage.list(to) {
+            Ok(_) => Ok(read_small(self.storage, &to.join(METADATA))?.as_deref() != metadata),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Place<'_, '_> {
+    fn storage(&self) -> &dyn Storage {
+        self.placing.storage
+    }
+
+    /// A closed segment, by a link if that can be had.
+    fn sealed(&mut self, segment: &Segment, entry: &Entry, known: Option<Tail>) -> Result<()> {
+        let log = name::log(segment.base());
+        let has_indexes = [name::offset_index(segment.base()), name::time_index(segment.base())]
+            .iter()
+            .all(|name| self.there.contains_key(name));
+        let there = self.there.get(&log).filter(|there| there.len == entry.len);
+        if there.is_some_and(|there| there.file == entry.file) {
+            if !has_indexes {
+                self.put_indexes(segment.index_below(entry.len, Offset::MAX)?, segment.base())?;
+            }
+            self.placing.done.segments_kept += 1;
+            return Ok(());
+        }
+        let is_known = known.is_some_and(|(base, _)| base == segment.base());
+        // The last segment of the checkpoint before is never taken for a whole copy: it was written in place.
+        let copy_is_right =
+            !is_known && has_indexes && there.is_some_and(|there| there.modified_ms >= entry.modified_ms);
+        if self.placing.links {
+            let tmp = self.tmp(&log)?;
+            if self.storage().hard_link(&self.from.join(&log), &tmp)? {
+                self.put_indexes(segment.index_below(entry.len, Offset::MAX)?, segment.base())?;
+                self.settle()?;
+                self.rename(&tmp, &log)?;
+                self.placing.done.segments_linked += 1;
+                return self.settle();
+            }
+            self.placing.links = false;
+        }
+        if copy_is_right {
+            self.placing.done.segments_kept += 1;
+            return Ok(());
+        }
+        self.copied(segment, entry.len, Offset::MAX, known)
+    }
+
+    /// The last segment, as far as it is committed.
+    fn last(&mut self, moment: &Moment, known: Option<Tail>) -> Result<()> {
+        let segment = &moment.last;
+        let names = [name::offset_index(segment.base()), name::time_index(segment.base())];
+        let there = self.there.get(&name::log(segment.base()));
+        if known == Some((segment.base(), moment.position))
+            && there.is_some_and(|there| there.len == moment.position && there.links == 1)
+            && names.iter().all(|name| self.there.contains_key(name))
+        {
+            self.placing.done.segments_kept += 1;
+            return Ok(());
+        }
+        self.copied(segment, moment.position, moment.end, known)
+    }
+
+    /// The first `len` bytes of a segment, with the indexes of them; only what is missing is copied.
+    fn copied(&mut self, segment: &Segment, len: u64, end: Offset, known: Option<Tail>) -> Result<()> {
+        let log = name::log(segment.base());
+        let source = Arc::clone(segment.file(Open::Read)?);
+        let known =
+            known.filter(|(base, bytes)| *base == segment.base() && *bytes <= len).map(|(_, bytes)| bytes);
+        let grown = match known {
+            Some(known) => self.grow(&log, source.as_ref(), known, len)?,
+            None => false,
+        };
+        let tmp = if grown {
+            None
+        } else {
+            let tmp = self.tmp(&log)?;
+            let file = self.storage().open(&tmp, Open::New)?;
+            copy_range(source.as_ref(), file.as_ref(), 0..len, &self.from.join(&log))?;
+            file.sync_data()?;
+            self.placing.done.bytes_copied += len;
+            Some(tmp)
+        };
+        self.put_indexes(segment.index_below(len, end)?, segment.base())?;
+        self.settle()?;
+        if let Some(tmp) = tmp {
+            self.rename(&tmp, &log)?;
+            self.settle()?;
+        }
+        self.placing.done.segments_copied += 1;
+        Ok(())
+    }
+
+    /// Lets a copy grow from the `known` bytes of it to `len`; `false` when it is not what it should be.
+    fn grow(&mut self, log: &str, source: &dyn File, known: u64, len: u64) -> Result<bool> {
+        if !self.there.get(log).is_some_and(|there| there.len >= known && there.links == 1) {
+            return Ok(false);
+        }
+        let path = self.to.join(log);
+        let copy = self.storage().open(&path, Open::Write)?;
+        let compared = known.saturating_sub(COMPARED_BYTES);
+        let (mut ours, mut theirs) =
+            (vec![0; (known - compared) as usize], vec![0; (known - compared) as usize]);
+        if copy.read_at(&mut ours, compared)? != source.read_at(&mut theirs, compared)? || ours != theirs {
+            return Ok(false);
+        }
+        copy_range(source, copy.as_ref(), known..len, &self.from.join(log))?;
+        if copy.len()? > len {
+            // What an interrupted checkpoint had begun.
+            copy.set_len(len)?;
+        }
+        copy.sync_data()?;
+        self.placing.done.bytes_copied += len - known;
+        Ok(true)
+    }
+
+    fn put_indexes(&mut self, index: IndexBytes, base: Offset) -> Result<()> {
+        self.put(&name::offset_index(base), &index.offsets)?;
+        self.put(&name::time_index(base), &index.times)
+    }
+
+    /// A file with these bytes under its final name, whole and synced; the name is not synced yet.
+    fn put(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let tmp = self.tmp(name)?;
+        let file = self.storage().open(&tmp, Open::New)?;
+        file.write_at(bytes, 0)?;
+        file.sync_data()?;
+        drop(file);
+        self.rename(&tmp, name)
+    }
+
+    /// A file that is replaced as a whole, where it differs; `None`: there is none.
+    fn small_file(&mut self, name: &str, bytes: Option<Vec<u8>>) -> Result<()> {
+        let path = self.to.join(name);
+        match bytes {
+            Some(bytes) if read_small(self.storage(), &path)?.as_ref() != Some(&bytes) => {
+                replace(self.storage(), &path, &bytes)
+            }
+            None if self.there.contains_key(name) => {
+                self.storage().remove_file(&path)?;
+                self.storage().sync_dir(self.to)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A free name, for what has no content yet. A log that finds such a file removes it.
+    fn tmp(&self, name: &str) -> Result<PathBuf> {
+        let tmp = format!("{name}.cleaned");
+        let path = self.to.join(&tmp);
+        if self.there.contains_key(&tmp) {
+            match self.storage().remove_file(&path) {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(path)
+    }
+
+    fn rename(&mut self, from: &Path, name: &str) -> Result<()> {
+        self.dirty = true;
+        self.storage().rename(from, &self.to.join(name))
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.dirty) {
+            self.storage().sync_dir(self.to)?;
+        }
+        Ok(())
+    }
+
+    /// Files of segments that are no more, and what interrupted checkpoints left.
+    fn stale(&self, kept: &BTreeSet<Offset>, here: &Names) -> Vec<PathBuf> {
+        let is_stale = |name: &&String| match SegmentFile::parse(name) {
+            Some(SegmentFile::Log(base) | SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
+                !kept.contains(&base)
+            }
+            Some(SegmentFile::TransactionIndex(_) | SegmentFile::Snapshot(_)) => !here.contains_key(*name),
+            Some(SegmentFile::Deleted | SegmentFile::Cleaned | SegmentFile::Swap) => true,
+            None => false,
+        };
+        self.there.keys().filter(is_stale).map(|name| self.to.join(name)).collect()
+    }
+}
+
+fn names(storage: &dyn Storage, dir: &Path) -> Result<Names> {
+    Ok(storage.list(dir)?.into_iter().map(|entry| (entry.name.clone(), entry)).collect())
+}

@@ -1,0 +1,676 @@
+//! Checkpoints of a live store, and the reading of every byte: under load, on a disk that crashes at every operation,
+//! beside what must not be touched.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look around")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use common::{Random, append_one, check, in_parallel, manual, seed, soak, telling, topic_config, value};
+use logstead::{
+    Acks, CrashPoint, Durability, ErrorKind, ManualClock, Record, SimDisk, Store, StoreOptions, TopicConfig,
+};
+
+const DATA: &str = "/s/data";
+const COPY: &str = "/b/copy";
+
+/// Appends the next records of a partition, one batch each, until it ends at `end`.
+fn fill(store: &Store, topic: &str, sent: &mut Vec<Vec<u8>>, seed: u64, end: usize) {
+    let topic = store.topic(topic).unwrap();
+    let partition = topic.partition(0).unwrap();
+    while sent.len() < end {
+        let next = value(seed, sent.len() as u64, 300 + sent.len() * 37 % 900);
+        partition.append([Record::to(&topic).value(&next)], Some(sent.len() as i64), Acks::All).unwrap();
+        sent.push(next);
+    }
+}
+
+fn is_refused(error: &logstead::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotACheckpoint { .. })
+}
+
+#[test]
+fn checkpoints_under_full_write_load_open_with_all_that_was_committed_before() {
+    let seed = seed();
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path().join("data")).unwrap();
+    for (name, durability) in [("disk", Durability::Disk), ("cache", Durability::PageCache)] {
+        store.create_topic(name, topic_config(durability).partitions(2)).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    let rounds = if soak() { 300 } else { 25 };
+    let (mut linked, mut kept, mut records) = (0, 0, 0);
+    std::thread::scope(|scope| {
+        for (t, name) in ["disk", "cache"].iter().enumerate() {
+            for p in 0..2 {
+                let (store, stop) = (store.clone(), &stop);
+                scope.spawn(move || {
+                    let topic = store.topic(name).unwrap();
+                    let partition = topic.partition(p).unwrap();
+                    let seed = seed ^ (t as u64 * 2 + p as u64);
+                    let mut next = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let values: Vec<_> = (next..next + 5).map(|i| value(seed, i, 400)).collect();
+                        let batch = values.iter().map(|value| Record::to(&topic).value(value));
+                        let acks = if next % 4 == 0 { Acks::All } else { Acks::Leader };
+                        next += 5;
+                        partition.append(batch, None, acks).unwrap();
+                    }
+                });
+            }
+        }
+        let all = [("disk", 0), ("disk", 1), ("cache", 0), ("cache", 1)];
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..rounds {
+                // Into the same directory again and again; now and then into a new one, which is then written to.
+                let fresh = round % 5 == 4;
+                let dir = home.path().join(if fresh { format!("fresh-{round}") } else { "copy".to_owned() });
+                let ends: Vec<i64> = all
+                    .map(|(topic, p)| store.topic(topic).unwrap().partition(p).unwrap().high_watermark())
+                    .to_vec();
+                let done = store.checkpoint(&dir).unwrap();
+                (linked, kept) = (linked + done.segments_linked, kept + done.segments_kept);
+                let report = Store::verify(&dir).unwrap();
+                assert!(report.is_sound() && report.uncommitted_bytes == 0, "{report}");
+                let copy = if fresh { Store::open(&dir) } else { Store::open_read_only(&dir) }.unwrap();
+                let found = copy.recovery_report();
+                assert!(
+                    found.clean && found.partitions.is_empty() && found.unreadable_files.is_empty(),
+                    "{found}"
+                );
+                for (i, ((topic, p), end)) in all.iter().zip(ends).enumerate() {
+                    let partition = copy.topic(topic).unwrap().partition(*p).unwrap();
+                    let mut next = 0;
+                    for records in partition.scan(0) {
+                        for record in &records.unwrap() {
+                            assert_eq!(record.offset(), next, "an offset is missing, or comes twice");
+                            let number = common::prove(seed ^ i as u64, record.value().unwrap());
+                            assert_eq!(number, next as u64);
+                            next += 1;
+                        }
+                    }
+                    assert_eq!(next, partition.high_watermark());
+                    assert!(next >= end, "{next} of {end} in {topic}-{p}");
+                    records += next;
+                    if fresh {
+                        partition
+                            .append([Record::to(*topic).value("of the copy")], Some(next), Acks::All)
+                            .unwrap();
+                    }
+                }
+                copy.close().unwrap();
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        done.unwrap();
+    });
+    eprintln!("{rounds} checkpoints, {linked} segments linked, {kept} kept, {records} records read");
+    assert!(linked > 20 && kept > 20, "{linked} linked, {kept} kept");
+    let report = Store::verify(home.path().join("data")).unwrap();
+    assert!(report.is_sound(), "{report}");
+    store.close().unwrap();
+}
+
+/// Two checkpoints of a store that grows in between, with everything that can change between them.
+struct Story {
+    seed: u64,
+    disk: SimDisk,
+    clock: ManualClock,
+    sent: BTreeMap<&'static str, Vec<Vec<u8>>>,
+    /// After so many operations a checkpoint was there, with these ends.
+    checkpoints: Vec<(u64, BTreeMap<&'static str, usize>)>,
+    /// After so many operations so much was committed.
+    committed: Vec<(u64, BTreeMap<&'static str, usize>)>,
+}
+
+impl Story {
+    fn tell(seed: u64, hard_links: bool) -> (Story, Vec<CrashPoint>) {
+        let (disk, clock) = (SimDisk::new(seed), ManualClock::new(1_700_000_000_000));
+        disk.set_hard_links(hard_links);
+        let mut story = Story {
+            seed,
+            disk,
+            clock,
+            sent: BTreeMap::new(),
+            checkpoints: Vec::new(),
+            committed: Vec::new(),
+        };
+        let store = story.options(&story.disk).open(DATA).unwrap();
+        for (name, durability) in [("disk", Durability::Disk), ("cache", Durability::PageCache)] {
+            store.create_topic(name, topic_config(durability)).unwrap();
+            story.fill(&store, name, 60);
+        }
+        story.disk.record_states(true);
+        story.note();
+        story.checkpoint(&store);
+        // The last segment grows; then it is closed and another is the last; then a topic is new.
+        for (disk, cache) in [(62, 61), (110, 95)] {
+            story.fill(&store, "disk", disk);
+            story.fill(&store, "cache", cache);
+            story.note();
+            story.checkpoint(&store);
+        }
+        store.create_topic("new", topic_config(Durability::Disk)).unwrap();
+        story.fill(&store, "new", 5);
+        story.note();
+        story.checkpoint(&store);
+        let points = story.disk.crash_points();
+        story.disk.record_states(false);
+        store.close().unwrap();
+        (story, points)
+    }
+
+    fn options(&self, disk: &SimDisk) -> StoreOptions {
+        manual(&self.clock).disk(disk)
+    }
+
+    fn fill(&mut self, store: &Store, topic: &'static str, end: usize) {
+        fill(store, topic, self.sent.entry(topic).or_default(), self.seed, end);
+    }
+
+    fn ends(&self) -> BTreeMap<&'static str, usize> {
+        self.sent.iter().map(|(name, sent)| (*name, sent.len())).collect()
+    }
+
+    fn note(&mut self) {
+        self.committed.push((self.disk.op_count(), self.ends()));
+    }
+
+    fn checkpoint(&mut self, store: &Store) {
+        store.checkpoint(COPY).unwrap();
+        self.checkpoints.push((self.disk.op_count(), self.ends()));
+    }
+
+    /// The directory opens, with at least `least` of each topic and nothing that was not sent.
+    fn opens(&self, disk: &SimDisk, dir: &str, least: &BTreeMap<&str, usize>, read_only: bool) -> Store {
+        let options = self.options(disk);
+        let store = if read_only { options.open_read_only(dir) } else { options.open(dir) };
+        let store = store.unwrap_or_else(|error| panic!("{dir} does not open: {error}"));
+        for (name, least) in least {
+            let partition = store.topic(name).unwrap().partition(0).unwrap();
+            let end = check(&partition, &self.sent[name])
+                .unwrap_or_else(|error| panic!("{error}\n{}", store.recovery_report()));
+            assert!(end >= *least, "{end} of {least} in {name} of {dir}\n{}", store.recovery_report());
+        }
+        for name in store.topic_names() {
+            assert!(self.sent.contains_key(name.as_str()), "{name:?} is no topic");
+            let properties = store.topic(&name).unwrap().config().properties();
+            let segment_bytes = ("segment.bytes", common::SEGMENT_BYTES.to_string());
+            assert!(properties.contains(&segment_bytes), "{name}: {properties:?}");
+        }
+        store
+    }
+
+    /// All that must hold of a disk that a crash left.
+    fn survives(&self, op: u64, disk: &SimDisk, cut: bool, random: &mut Random) {
+        let none = BTreeMap::new();
+        let copied = self.checkpoints.iter().rev().find(|(ops, _)| *ops <= op).map(|(_, ends)| ends);
+        let committed = &self.committed.iter().rev().find(|(ops, _)| *ops <= op).unwrap().1;
+        // A power cut may take what was not synced of the page cache; a checkpoint synced what it copied.
+        let kept: BTreeMap<&str, usize> = committed
+            .iter()
+            .filter(|(name, _)| !cut || **name != "cache")
+            .map(|(name, end)| (*name, *end))
+            .collect();
+        for dir in [DATA, COPY] {
+            if let Ok(report) = self.options(disk).verify(dir) {
+                assert!(report.is_sound(), "{dir}: {report}");
+            }
+        }
+        match self.options(disk).open_read_only(COPY) {
+            Ok(copy) => {
+                drop(copy);
+                drop(self.opens(disk, COPY, copied.unwrap_or(&none), true));
+            }
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::NotAStore { .. }), "{error}");
+                assert_eq!(copied, None, "a finished checkpoint is refused: {error}");
+            }
+        }
+        // The copy is written to, and the source is as it was.
+        let written = disk.kill();
+        if copied.is_some() {
+            let copy = self.opens(&written, COPY, copied.unwrap(), false);
+            let found = copy.recovery_report().to_string();
+            assert!(!found.contains("damaged") && !found.contains("aside"), "{found}");
+            for name in copied.unwrap().keys() {
+                let end = copy.topic(name).unwrap().partition(0).unwrap().high_watermark();
+                append_one(&copy, name, usize::try_from(end).unwrap(), &value(1, 2, 5_000));
+            }
+            copy.close().unwrap();
+        }
+        let source = self.opens(&written, DATA, &kept, false);
+        let report = self.options(&written).verify(DATA).unwrap();
+        assert!(report.is_sound(), "{report}");
+        if copied.is_some() {
+            assert!(is_refused(&source.checkpoint(COPY).unwrap_err()));
+        }
+        drop(source);
+        if !random.one_in(4) {
+            return;
+        }
+        // The source opens again and goes on with its checkpoint where it was interrupted.
+        let source = self.opens(disk, DATA, &kept, false);
+        let ends: BTreeMap<&str, usize> = source
+            .topic_names()
+            .iter()
+            .map(|name| {
+                let end = source.topic(name).unwrap().partition(0).unwrap().high_watermark();
+                (*self.sent.get_key_value(name.as_str()).unwrap().0, usize::try_from(end).unwrap())
+            })
+            .collect();
+        source.checkpoint(COPY).unwrap();
+        drop(source);
+        let after = disk.crash(random.next());
+        let report = self.options(&after).verify(COPY).unwrap();
+        assert!(report.is_sound(), "{report}");
+        drop(self.opens(&after, COPY, &ends, true));
+        let left: Vec<PathBuf> =
+            after.files().into_iter().filter(|f| f.starts_with(COPY) && is_leftover(f)).collect();
+        assert_eq!(left, Vec::<PathBuf>::new());
+    }
+}
+
+fn is_leftover(file: &Path) -> bool {
+    let name = file.file_name().unwrap().to_str().unwrap();
+    name == ".lock" || name.ends_with(".tmp") || name.ends_with(".cleaned")
+}
+
+fn crash_everywhere(hard_links: bool, limit: usize) {
+    let seed = seed();
+    let (story, points) = Story::tell(seed, hard_links);
+    let (story, states) = (&story, AtomicUsize::new(0));
+    let seen = Mutex::new(std::collections::HashSet::new());
+    in_parallel(points.len(), |i| {
+        let point = &points[i];
+        let mut random = Random(seed ^ point.op());
+        let killed = std::iter::once((point.killed(seed), false));
+        let cut = point.states(limit, seed).map(|disk| (disk, true));
+        for (n, (disk, cut)) in killed.chain(cut).enumerate() {
+            let op = story.checkpoints.iter().filter(|(ops, _)| *ops <= point.op()).count();
+            if cut && !seen.lock().unwrap().insert((disk.content_hash(), op)) {
+                continue;
+            }
+            disk.set_hard_links(hard_links);
+            telling(
+                || format!("seed {seed}, crash after operation {}, state {n}", point.op()),
+                || story.survives(point.op(), &disk, cut, &mut random),
+            );
+            states.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    eprintln!("{} crash points, {} states", points.len(), states.into_inner());
+}
+
+#[test]
+fn a_crash_in_a_checkpoint_leaves_the_source_and_the_older_copy_or_more() {
+    crash_everywhere(true, if soak() { 300 } else { 6 });
+}
+
+#[test]
+fn a_crash_in_a_checkpoint_without_hard_links_does_no_harm_either() {
+    crash_everywhere(false, if soak() { 300 } else { 3 });
+}
+
+#[test]
+fn a_failure_of_any_operation_leaves_the_source_at_work_and_the_copy_to_be_finished() {
+    let clock = ManualClock::new(1_700_000_000_000);
+    for nth in 1.. {
+        let disk = SimDisk::new(nth);
+        let store = manual(&clock).disk(&disk).open(DATA).unwrap();
+        store.create_topic("t", topic_config(Durability::PageCache)).unwrap();
+        let mut sent = Vec::new();
+        fill(&store, "t", &mut sent, 9, 50);
+        store.checkpoint(COPY).unwrap();
+        fill(&store, "t", &mut sent, 9, 80);
+        disk.fail_nth(logstead::FaultOp::Any, nth, logstead::FaultKind::NoSpace, false);
+        let failed = store.checkpoint(COPY).is_err();
+        disk.clear_faults();
+        let partition = store.topic("t").unwrap().partition(0).unwrap();
+        assert_eq!(check(&partition, &sent).unwrap(), 80);
+        // A failed sync of the source's own ends its service, as everywhere.
+        if failed && store.checkpoint(COPY).is_err_and(|e| matches!(e.kind(), ErrorKind::Poisoned { .. })) {
+            store.recover("t", 0).unwrap();
+        }
+        store.checkpoint(COPY).unwrap();
+        let copy = manual(&clock).disk(&disk).open_read_only(COPY).unwrap();
+        assert_eq!(check(&copy.topic("t").unwrap().partition(0).unwrap(), &sent).unwrap(), 80);
+        assert!(manual(&clock).disk(&disk).verify(COPY).unwrap().is_sound());
+        if !failed {
+            assert!(nth > 30, "only {nth} operations");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_repeated_checkpoint_costs_what_is_new() {
+    for hard_links in [true, false] {
+        let (disk, clock) = (SimDisk::new(3), ManualClock::new(1_700_000_000_000));
+        disk.set_hard_links(hard_links);
+        let store = manual(&clock).disk(&disk).open(DATA).unwrap();
+        store.create_topic("t", topic_config(Durability::Disk)).unwrap();
+        let mut sent = Vec::new();
+        fill(&store, "t", &mut sent, 7, 100);
+        let size = store.topic("t").unwrap().partition(0).unwrap().size_bytes();
+        let first = store.checkpoint(COPY).unwrap();
+        assert!(first.segments_linked + first.segments_copied > 3, "{first}");
+        assert_eq!(first.segments_linked == 0, !hard_links, "{first}");
+        assert!(if hard_links { first.bytes_copied < size } else { first.bytes_copied == size }, "{first}");
+
+        let before = disk.counts();
+        let idle = store.checkpoint(COPY).unwrap();
+        assert_eq!((idle.segments_linked, idle.segments_copied, idle.bytes_copied), (0, 0, 0), "{idle}");
+        assert_eq!(disk.counts().bytes_written, before.bytes_written, "nothing is written for nothing new");
+
+        fill(&store, "t", &mut sent, 7, 101);
+        let grown = store.checkpoint(COPY).unwrap();
+        let now = store.topic("t").unwrap().partition(0).unwrap().size_bytes();
+        assert_eq!((grown.segments_copied, grown.bytes_copied), (1, now - size), "{grown}");
+        let text = grown.to_string();
+        assert_eq!(text, format!("0 segments linked, 1 copied ({} bytes), 5 kept", now - size));
+    }
+}
+
+#[test]
+fn only_an_empty_directory_or_a_checkpoint_of_this_store_is_written_to() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    let store = Store::open(at("data")).unwrap();
+    store.create_topic("t", TopicConfig::default()).unwrap();
+    store.checkpoint(at("copy")).unwrap();
+    let refused = |dir: PathBuf, words: &str| {
+        let before = listing(&dir);
+        let error = store.checkpoint(&dir).unwrap_err();
+        assert!(is_refused(&error) && error.to_string().contains(words), "{error}");
+        assert_eq!(listing(&dir), before, "{error}");
+    };
+    refused(at("data"), "in the store itself");
+    refused(at("data/t-0"), "in the store itself");
+    refused(at("data/a/b"), "in the store itself");
+    refused(at("nowhere/../data/new"), "in the store itself");
+    std::os::unix::fs::symlink(at("data"), at("link")).unwrap();
+    refused(at("link"), "in the store itself");
+    refused(at("link/t-0/x"), "in the store itself");
+    std::fs::create_dir(at("full")).unwrap();
+    std::fs::write(at("full/letter"), "dear").unwrap();
+    refused(at("full"), "it holds \"letter\"");
+    refused(home.path().to_owned(), "no checkpoint");
+    std::fs::write(at("file"), "").unwrap();
+    assert!(store.checkpoint(at("file")).is_err());
+
+    // Of another store; of this one and written to since.
+    let other = Store::open(at("other")).unwrap();
+    other.checkpoint(at("others")).unwrap();
+    refused(at("others"), "of another store");
+    refused(at("other"), "no checkpoint");
+    Store::open_read_only(at("copy")).unwrap().close().unwrap();
+    store.checkpoint(at("copy")).unwrap();
+    let copy = Store::open(at("copy")).unwrap();
+    let error = store.checkpoint(at("copy")).unwrap_err();
+    assert!(is_refused(&error), "{error}");
+    copy.close().unwrap();
+    refused(at("copy"), "was opened for writing since");
+    // A checkpoint that is moved elsewhere and opened there is not the one that its source knew either.
+    store.checkpoint(at("again")).unwrap();
+    copy_dir(&at("again"), &at("restored"));
+    let restored = Store::open(at("restored")).unwrap();
+    let error = restored.checkpoint(at("again")).unwrap_err();
+    assert!(is_refused(&error) && error.to_string().contains("of another store"), "{error}");
+
+    let reader = Store::open_read_only(at("data")).unwrap();
+    assert!(matches!(reader.checkpoint(at("x")).unwrap_err().kind(), ErrorKind::ReadOnly { .. }));
+    assert!(is_refused(&Store::in_memory().unwrap().checkpoint("/x").unwrap_err()));
+}
+
+#[test]
+fn another_file_system_gets_copies() {
+    let shm = Path::new("/dev/shm");
+    let home = tempfile::tempdir().unwrap();
+    let Ok(elsewhere) = tempfile::tempdir_in(shm) else { return eprintln!("skipped: no /dev/shm") };
+    let store = Store::open(home.path().join("data")).unwrap();
+    store.create_topic("t", topic_config(Durability::Disk)).unwrap();
+    let mut sent = Vec::new();
+    for end in [60, 61, 130] {
+        fill(&store, "t", &mut sent, 5, end);
+        let done = store.checkpoint(elsewhere.path().join("copy")).unwrap();
+        eprintln!("{done}");
+        let copy = Store::open_read_only(elsewhere.path().join("copy")).unwrap();
+        assert_eq!(check(&copy.topic("t").unwrap().partition(0).unwrap(), &sent).unwrap(), end);
+        let report = Store::verify(elsewhere.path().join("copy")).unwrap();
+        assert!(report.is_sound(), "{report}");
+    }
+}
+
+#[test]
+fn a_recovery_that_cuts_a_shared_segment_cuts_its_own() {
+    // The source's proof of what is synced is lost, and a byte of a shared segment with it: what one of the two does
+    // about that is not done to the other.
+    let (disk, clock) = (SimDisk::new(11), ManualClock::new(1_700_000_000_000));
+    let store = manual(&clock).disk(&disk).open(DATA).unwrap();
+    store.create_topic("t", topic_config(Durability::PageCache)).unwrap();
+    let mut sent = Vec::new();
+    fill(&store, "t", &mut sent, 5, 100);
+    store.checkpoint(COPY).unwrap();
+    let crashed = disk.kill();
+    std::mem::forget(store);
+    crashed.write_file(format!("{DATA}/recovery-point-offset-checkpoint"), b"0\n0\n").unwrap();
+    let second = crashed
+        .files()
+        .into_iter()
+        .filter(|f| f.starts_with(DATA) && f.extension().is_some_and(|e| e == "log"));
+    let second = second.into_iter().nth(1).unwrap();
+    crashed.rot(&second, 5_000, 0xff).unwrap();
+    let shared = |dir: &str| {
+        let name = Path::new(dir).join("t-0").join(second.file_name().unwrap());
+        crashed.read_file(name).unwrap().len()
+    };
+    let whole = shared(COPY);
+    let source = manual(&clock).disk(&crashed).open(DATA).unwrap();
+    assert!(source.recovery_report().to_string().contains("cut"), "{}", source.recovery_report());
+    assert!(shared(DATA) < whole, "the source cut its own");
+    assert_eq!(shared(COPY), whole);
+    let report = manual(&clock).disk(&crashed).verify(COPY).unwrap();
+    assert_eq!(report.damaged.len(), 1, "shared rot: {report}");
+}
+
+// ───────── verify
+
+/// A store of a few segments, closed in order.
+fn sealed_store(durability: Durability) -> (SimDisk, ManualClock) {
+    let (disk, clock) = (SimDisk::new(21), ManualClock::new(1_700_000_000_000));
+    let store = manual(&clock).disk(&disk).open(DATA).unwrap();
+    store.create_topic("t", topic_config(durability)).unwrap();
+    let mut sent = Vec::new();
+    let topic = store.topic("t").unwrap();
+    let partition = topic.partition(0).unwrap();
+    for i in 0..70 {
+        clock.advance(std::time::Duration::from_millis(10));
+        let value = value(3, i, 600);
+        partition.append([Record::to(&topic).value(&value)], None, Acks::All).unwrap();
+        sent.push(value);
+    }
+    store.close().unwrap();
+    (disk, clock)
+}
+
+#[test]
+fn verify_names_every_flipped_byte_and_changes_none() {
+    let (disk, clock) = sealed_store(Durability::Disk);
+    let verify = || manual(&clock).disk(&disk).verify(DATA).unwrap();
+    let sound = verify();
+    assert!(sound.is_sound() && sound.unchecked.is_empty(), "{sound}");
+    assert_eq!((sound.partitions, sound.segments, sound.records, sound.uncommitted_bytes), (1, 3, 70, 0));
+    assert!(sound.to_string().ends_with("nothing is damaged"), "{sound}");
+    let (mut random, mut flips) = (Random(seed()), 0);
+    for file in disk.files() {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        // A hint that is written in place, the mark that is only there or not, the lock.
+        if [".lock", ".kafka_cleanshutdown", "logstead-committed"].contains(&name.as_str()) {
+            continue;
+        }
+        let len = disk.read_file(&file).unwrap().len() as u64;
+        let log = name.ends_with(".log");
+        let step = if log { 97 } else { 1 };
+        let mut at = if log { random.below(step) } else { 0 };
+        while at < len {
+            let mask = 1 << random.below(8);
+            disk.rot(&file, at, mask).unwrap();
+            let before = (disk.content_hash(), disk.op_count());
+            let report = verify();
+            assert_eq!((disk.content_hash(), disk.op_count()), before, "something was changed");
+            // The random text of an id is nowhere else, and a number of a checkpoint can become another that is true.
+            let vouched =
+                log || name.ends_with("index") || ["logstead-topics", "partition.metadata"].contains(&&*name);
+            if vouched {
+                let found =
+                    report.damaged.first().unwrap_or_else(|| panic!("{} at {at}, {mask:#x}", file.display()));
+                assert_eq!(found.file, file, "{report}");
+                assert!(!log || found.position <= at && at - found.position < 1_000, "{at}: {report}");
+            }
+            disk.rot(&file, at, mask).unwrap();
+            (at, flips) = (at + step, flips + 1);
+        }
+    }
+    assert!(verify().is_sound() && flips > 1_000, "{flips} flips");
+}
+
+/// The same files, but for what `change` makes of them; `None`: the file is gone.
+fn altered(disk: &SimDisk, change: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>>) -> SimDisk {
+    let copy = SimDisk::new(1);
+    for file in disk.files() {
+        let bytes = disk.read_file(&file).unwrap();
+        if let Some(bytes) = change(file.file_name().unwrap().to_str().unwrap(), bytes) {
+            copy.write_file(&file, bytes).unwrap();
+        }
+    }
+    copy
+}
+
+#[test]
+fn verify_tells_what_is_missing_and_what_was_never_committed() {
+    for durability in [Durability::Disk, Durability::PageCache] {
+        let (disk, clock) = sealed_store(durability);
+        let names: Vec<String> =
+            disk.files().iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+        let logs: Vec<&str> =
+            names.iter().map(String::as_str).filter(|name| name.ends_with(".log")).collect();
+        let verify = |disk: &SimDisk| manual(&clock).disk(disk).verify(DATA).unwrap();
+        let found = |file: &str, words: &str, change: &dyn Fn(Vec<u8>) -> Option<Vec<u8>>| {
+            let report =
+                verify(&altered(&disk, |name, bytes| if name == file { change(bytes) } else { Some(bytes) }));
+            let text = report.to_string();
+            assert!(
+                !report.is_sound() && text.contains(file) && text.contains(words),
+                "{file}, {words}: {text}"
+            );
+        };
+        let last = logs[2];
+        // Closed in order: everything is committed.
+        found(last, "where a batch needs", &|bytes| Some(bytes[..bytes.len() - 10].to_vec()));
+        found(last, "were committed and are missing", &|bytes| Some(bytes[..0].to_vec()));
+        found(last, "damaged", &|bytes| Some([&bytes[..], &[7; 100]].concat()));
+        found(logs[1], "are missing behind it", &|bytes| Some(bytes[..0].to_vec()));
+        found("partition.metadata", "missing", &|_| None);
+        let index = last.replace(".log", ".index");
+        found(&index, "missing", &|_| None);
+        found(&index, "do not rise", &|bytes| Some([&bytes[..], &bytes[..8]].concat()));
+        let times = last.replace(".log", ".timeindex");
+        found(&times, "not the youngest", &|bytes| Some(bytes[..bytes.len() - 12].to_vec()));
+        let report = verify(&altered(&disk, |name, bytes| (name != logs[0]).then_some(bytes)));
+        assert!(report.to_string().contains("offsets 0.."), "{report}");
+        let report = verify(&altered(&disk, |name, bytes| {
+            let gone =
+                name.starts_with('0') || ["partition.metadata", "leader-epoch-checkpoint"].contains(&name);
+            (!gone && name != "logstead-committed").then_some(bytes)
+        }));
+        assert!(report.to_string().contains("the directory is missing"), "{report}");
+
+        // After a crash a torn end is what crashes leave; below the committed end it is damage as before.
+        for tail in [&[7; 100][..], &[0; 5_000]] {
+            let report = verify(&altered(&disk, |name, mut bytes| {
+                if name == last {
+                    bytes.extend(tail);
+                }
+                (name != ".kafka_cleanshutdown").then_some(bytes)
+            }));
+            assert!(report.is_sound() && report.uncommitted_bytes == tail.len() as u64, "{report}");
+        }
+        let report = verify(&altered(&disk, |name, mut bytes| {
+            if name == last {
+                bytes[700] ^= 1;
+            }
+            (name != ".kafka_cleanshutdown").then_some(bytes)
+        }));
+        assert_eq!(report.damaged.len(), 1, "{report}");
+    }
+    let disk = SimDisk::new(1);
+    disk.write_file("/s/letters/dear", "sir").unwrap();
+    let verify = |dir: &str| Store::options().disk(&disk).verify(dir).unwrap_err();
+    assert!(matches!(verify("/s/letters").kind(), ErrorKind::NotAStore { .. }));
+    assert!(matches!(verify("/s/nothing").kind(), ErrorKind::NotAStore { .. }));
+}
+
+#[test]
+fn verify_finds_a_live_store_sound_while_it_is_written() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path()).unwrap();
+    for (name, durability) in [("disk", Durability::Disk), ("cache", Durability::PageCache)] {
+        store.create_topic(name, topic_config(durability)).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for name in ["disk", "cache"] {
+            let (store, stop) = (store.clone(), &stop);
+            scope.spawn(move || {
+                let topic = store.topic(name).unwrap();
+                let mut sent = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let end = sent.len() + 3;
+                    fill(&store, topic.name(), &mut sent, 4, end);
+                }
+            });
+        }
+        let done = std::panic::catch_unwind(|| {
+            for _ in 0..60 {
+                let report = Store::verify(home.path()).unwrap();
+                assert!(report.is_sound(), "{report}");
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+        done.unwrap();
+    });
+}
+
+/// All names below a directory, with lengths and times; a link is not followed.
+fn listing(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().map(Result::unwrap) {
+            let meta = entry.path().symlink_metadata().unwrap();
+            found.push((entry.path(), meta.len(), meta.modified().unwrap()));
+            if meta.is_dir() {
+                dirs.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
