@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "counts what the process has open")]
 
-use logstead::{Acks, Durability, ProducerConfig, Record, Store, TopicConfig};
+use logstead::{Acks, Durability, Maintenance, ProducerConfig, Record, Store, TopicConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const LIMIT: u64 = 200;
@@ -44,5 +44,25 @@ fn partitions_without_number_are_served_with_few_files() {
         let store = Store::open(home.path().join("data")).unwrap();
         assert!(store.recovery_report().clean, "{}", store.recovery_report());
         assert_eq!(store.topic("t").unwrap().partition(PARTITIONS as i32 - 1).unwrap().high_watermark(), 3);
+    }
+
+    // One partition that rolls with every few records: closed segments that wait for their sync are few.
+    for (durability, acks) in [
+        (Durability::PageCache, Acks::All),
+        (Durability::PageCache, Acks::Leader),
+        (Durability::Disk, Acks::Leader),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let before = open_files();
+        let store = Store::options().maintenance(Maintenance::Manual).open(home.path().join("data")).unwrap();
+        let config = TopicConfig::default().durability(durability).segment_bytes(400);
+        let topic = store.create_topic("t", config).unwrap();
+        let partition = topic.partition(0).unwrap();
+        for _ in 0..1_000 {
+            partition.append([Record::to(&topic).value(&[7; 100][..])], None, acks).unwrap();
+        }
+        assert!(open_files() - before <= 100, "{durability}: {}", open_files() - before);
+        assert_eq!(partition.log_end_offset(), 1_000);
+        store.close().unwrap();
     }
 }

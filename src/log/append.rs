@@ -10,6 +10,9 @@ use crate::segment::Segment;
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::types::{Durability, Offset};
 
+/// How many closed segments of a log may wait for their sync: each keeps a descriptor.
+const SEALED_MAX: usize = 16;
+
 impl Log {
     /// Appends the first of `batches`, and as many more as go into the same segment, with one write. Returns how
     /// many; their headers then carry their offsets. On an error nothing was appended.
@@ -36,7 +39,7 @@ impl Log {
         match config.durability {
             Durability::PageCache => {
                 self.bells.ring();
-                if self.flush.has_sealed() {
+                if self.flush.sealed_len() > 0 {
                     self.mark_dirty();
                 }
             }
@@ -215,8 +218,13 @@ impl Log {
     /// and never for a leader.
     pub(crate) fn bound_unsynced(self: &Arc<Self>) -> Result<()> {
         // Whoever appends from inside a hook must not wait for a sync: the next one will.
-        if self.unsynced_bytes.load(Ordering::Relaxed) > self.config().flush_bytes && !callback::is_inside() {
-            self.wait_committed(self.log_end(), None)?;
+        if !callback::is_inside() {
+            if self.unsynced_bytes.load(Ordering::Relaxed) > self.config().flush_bytes {
+                self.wait_committed(self.log_end(), None)?;
+            }
+            if self.flush.sealed_len() > SEALED_MAX {
+                self.sync_all()?;
+            }
         }
         self.context.bound_dirty();
         Ok(())

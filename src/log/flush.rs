@@ -68,8 +68,8 @@ impl Flush {
         self.sealed.lock().push(Arc::clone(segment));
     }
 
-    pub(super) fn has_sealed(&self) -> bool {
-        !self.sealed.lock().is_empty()
+    pub(super) fn sealed_len(&self) -> usize {
+        self.sealed.lock().len()
     }
 
     /// They hold what holds the log.

@@ -313,7 +313,7 @@ impl Log {
 
     /// Whether a file of it holds what no sync covers.
     fn is_dirty(&self) -> bool {
-        self.failure().is_none() && (self.tail.lock().active.is_dirty() || self.flush.has_sealed())
+        self.failure().is_none() && (self.tail.lock().active.is_dirty() || self.flush.sealed_len() > 0)
     }
 
     /// Why nothing more is accepted, if so.

@@ -20,7 +20,7 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BATCH_HEADER_BYTES;
 use crate::metrics::Pins;
 use crate::record::{BatchHeader, Invalid, unpack, verify_crc};
@@ -220,7 +220,9 @@ impl Segment {
         match result {
             Ok(()) => Ok(position),
             Err(error) => {
-                let cut_back = file.set_len(position).is_ok();
+                // Without a descriptor nothing was written.
+                let begun = !matches!(error.kind(), ErrorKind::TooManyOpenFiles { .. });
+                let cut_back = !begun || file.set_len(position).is_ok();
                 Err(WriteFailed { error, cut_back })
             }
         }

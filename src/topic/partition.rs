@@ -123,7 +123,7 @@ impl Partition {
         let durability = match acks {
             Acks::All => {
                 log.wait_committed(offsets.end, None)?;
-                topic.context.bound_dirty();
+                log.bound_unsynced()?;
                 log.durability(offsets.end)
             }
             Acks::None | Acks::Leader => {
