@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Disagreement, IndexCheck, Scan, Step};
-use crate::storage::{EntryKind, File, Open, Storage};
+use crate::storage::{Entry, EntryKind, File, Open, Storage};
 use crate::sync::Arc;
 use crate::types::Offset;
 
@@ -113,12 +113,15 @@ pub(crate) struct Claims {
     pub(crate) on_disk: bool,
     pub(crate) recovery_point: Option<Offset>,
     pub(crate) log_start: Option<Offset>,
+    /// In a checkpoint, the base and the length of the last segment. One that ends elsewhere is being repeated, or that
+    /// was interrupted: then it is as after a crash.
+    pub(crate) tail: Option<(Offset, u64)>,
 }
 
 struct Verifying<'v> {
     storage: &'v dyn Storage,
     dir: &'v Path,
-    claims: &'v Claims,
+    claims: Claims,
     report: &'v mut VerifyReport,
     slot: Option<Committed>,
     epochs: Option<Vec<(i32, Offset)>>,
@@ -143,20 +146,13 @@ struct Piece {
 pub(crate) fn verify(
     storage: &dyn Storage,
     dir: &Path,
-    claims: &Claims,
+    mut claims: Claims,
     report: &mut VerifyReport,
 ) -> Result<()> {
     // First the word of what is committed, then what is there, then where it starts: a writer beside this moves on.
     let slot = Committed::read(storage, dir)?.filter(|_| claims.contiguous);
-    let mut logs: Vec<(Offset, u64)> = Vec::new();
-    for entry in storage.list(dir)? {
-        match SegmentFile::parse(&entry.name) {
-            Some(SegmentFile::Log(base)) if entry.kind == EntryKind::File => logs.push((base, entry.len)),
-            Some(SegmentFile::Log(_)) => report.damage(&dir.join(&entry.name), 0, "it is not a regular file"),
-            _ => {}
-        }
-    }
-    logs.sort_unstable();
+    let logs = list_logs(storage, dir, report)?;
+    claims.clean &= claims.tail.is_none_or(|tail| logs.last() == Some(&tail));
     let path = dir.join(LEADER_EPOCHS);
     let epochs = match read_epochs(storage, &path) {
         Err(error) if error.is_corrupt() => {
@@ -174,6 +170,29 @@ pub(crate) fn verify(
     verifying.report.partitions += 1;
     verifying.start(&logs);
     verifying.segments(&logs)
+}
+
+/// The `.log` files and their lengths, rising. A directory that is written to while it is listed may leave out what is
+/// made meanwhile and show what is made later: all that was there when the youngest of a first listing was made is in a
+/// second one.
+fn list_logs(storage: &dyn Storage, dir: &Path, report: &mut VerifyReport) -> Result<Vec<(Offset, u64)>> {
+    let base = |entry: &Entry| match SegmentFile::parse(&entry.name) {
+        Some(SegmentFile::Log(base)) => Some(base),
+        _ => None,
+    };
+    let youngest = storage.list(dir)?.iter().filter_map(base).max();
+    let mut logs = Vec::new();
+    for entry in storage.list(dir)? {
+        match base(&entry) {
+            Some(_) if entry.kind != EntryKind::File => {
+                report.damage(&dir.join(&entry.name), 0, "it is not a regular file");
+            }
+            Some(base) if Some(base) <= youngest => logs.push((base, entry.len)),
+            _ => {}
+        }
+    }
+    logs.sort_unstable();
+    Ok(logs)
 }
 
 impl Verifying<'_> {
@@ -218,6 +237,9 @@ impl Verifying<'_> {
                 }
                 file => file?,
             };
+            // Listed while it grew, perhaps; since there is one behind it, it is closed.
+            let len = if later.is_empty() { len } else { file.len()? };
+            let piece = Piece { len, ..piece };
             let goes_on = self.segment(piece, &file)?;
             if !goes_on {
                 self.report.uncommitted_bytes += later.iter().map(|later| later.1).sum::<u64>();
@@ -349,7 +371,8 @@ impl Verifying<'_> {
             return Ok(None);
         }
         let mut told = Vec::new();
-        let indexes = IndexCheck::open(self.storage, self.dir, piece.base, piece.len, &mut told)?;
+        let indexes =
+            IndexCheck::open(self.storage, self.dir, piece.base, piece.len, self.claims.clean, &mut told)?;
         if !told.is_empty() && !self.is_listed(piece.base)? {
             return Ok(None);
         }
