@@ -256,11 +256,11 @@ impl Story {
         }
         // The copy is written to, and the source is as it was.
         let written = disk.kill();
-        if copied.is_some() {
-            let copy = self.opens(&written, COPY, copied.unwrap(), false);
+        if let Some(copied) = copied {
+            let copy = self.opens(&written, COPY, copied, false);
             let found = copy.recovery_report().to_string();
             assert!(!found.contains("damaged") && !found.contains("aside"), "{found}");
-            for name in copied.unwrap().keys() {
+            for name in copied.keys() {
                 let end = copy.topic(name).unwrap().partition(0).unwrap().high_watermark();
                 append_one(&copy, name, usize::try_from(end).unwrap(), &value(1, 2, 5_000));
             }
@@ -470,6 +470,63 @@ fn a_repeated_checkpoint_costs_what_is_new() {
         let text = grown.to_string();
         assert_eq!(text, format!("0 segments linked, 1 copied ({} bytes), 3 kept", now - size));
     }
+}
+
+#[test]
+fn topics_may_come_change_and_go_while_a_checkpoint_is_made() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path().join("data")).unwrap();
+    store.create_topic("stays", TopicConfig::default()).unwrap();
+    let mut sent = Vec::new();
+    fill(&store, "stays", &mut sent, 8, 20);
+    let stop = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for name in ["a", "b"] {
+            let (store, stop) = (store.clone(), &stop);
+            scope.spawn(move || {
+                let mut round = 0;
+                while stop.load(Ordering::SeqCst) == 0 {
+                    let topic = store.create_topic(name, topic_config(Durability::PageCache)).unwrap();
+                    // A life knows its records from those of its namesakes.
+                    fill(&store, name, &mut Vec::new(), round, 40);
+                    store.alter_topic(name, topic.config().partitions(3)).unwrap();
+                    store.delete_topic(name).unwrap();
+                    round += 1;
+                }
+            });
+        }
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..20 {
+                store.checkpoint(home.path().join("copy")).unwrap();
+                let report = Store::verify(home.path().join("copy")).unwrap();
+                assert!(report.is_sound(), "{report}");
+                let copy = Store::open_read_only(home.path().join("copy")).unwrap();
+                assert!(copy.recovery_report().clean && copy.recovery_report().partitions.is_empty());
+                for name in copy.topic_names() {
+                    let partition = copy.topic(&name).unwrap().partition(0).unwrap();
+                    if name == "stays" {
+                        assert_eq!(check(&partition, &sent).unwrap(), 20);
+                    } else if partition.high_watermark() > 0 {
+                        let first = partition.get(0).unwrap().unwrap();
+                        let life =
+                            u64::from_le_bytes(first.record().value().unwrap()[8..16].try_into().unwrap());
+                        for records in partition.scan(0) {
+                            for record in &records.unwrap() {
+                                assert_eq!(
+                                    common::prove(life, record.value().unwrap()),
+                                    record.offset() as u64
+                                );
+                            }
+                        }
+                    }
+                }
+                let report = Store::verify(home.path().join("data")).unwrap();
+                assert!(report.is_sound(), "{report}");
+            }
+        }));
+        stop.store(1, Ordering::SeqCst);
+        done.unwrap();
+    });
 }
 
 #[test]

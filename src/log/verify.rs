@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::Committed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress};
+use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, unpack};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Disagreement, IndexCheck, Scan, Step};
 use crate::storage::{Entry, EntryKind, File, Open, Storage};
@@ -58,7 +58,7 @@ pub struct VerifyReport {
     pub damaged: Vec<Finding>,
     /// Damaged places beyond those.
     pub damaged_more: u64,
-    /// What this build can not judge: a codec that it leaves out, a format that it does not read. The first 1,000.
+    /// What this build can not judge: batches of a codec that it leaves out. The first 1,000.
     pub unchecked: Vec<Finding>,
 }
 
@@ -303,7 +303,8 @@ impl Verifying<'_> {
         self.report.uncommitted_bytes += piece.len - end;
         let mut indexes = self.indexes(piece)?;
         let mut told: Vec<Disagreement> = Vec::new();
-        let mut scan = Scan::new(file.as_ref(), 0, end);
+        let scan = Scan::new(file.as_ref(), 0, end);
+        let mut scan = if self.claims.contiguous { scan } else { scan.of_broker(piece.base) };
         loop {
             let step = match scan.next(true) {
                 Err(error) if matches!(error.kind(), ErrorKind::Io { .. }) => {
@@ -331,11 +332,6 @@ impl Verifying<'_> {
                     }
                 }
             };
-            if let (Invalid::Magic(_), false) = (why, self.claims.contiguous) {
-                self.report.not_checked(&path, position, why.to_string());
-                self.forget_to(piece.next_base);
-                return Ok(true);
-            }
             // What it says of the rest can not be compared.
             indexes = None;
             let surely =
@@ -391,20 +387,29 @@ impl Verifying<'_> {
         header: &BatchHeader,
         scan: &mut Scan<'_>,
     ) -> Result<Result<(), Invalid>> {
-        if let Err(why) = self.place(piece, header) {
-            return Ok(Err(why));
-        }
         let batch = scan.batch(position, header)?;
         let checked = match header.compression() {
+            _ if header.is_legacy() => unpack(header, batch)
+                .and_then(|(header, section)| check_records(&header, &section).map(|()| header)),
             Compression::None => {
-                check_records(header, batch.get(crate::limits::BATCH_HEADER_BYTES..).unwrap_or_default())
+                let section = batch.get(crate::limits::BATCH_HEADER_BYTES..).unwrap_or_default();
+                check_records(header, section).map(|()| *header)
             }
-            _ => decompress(header, batch).and_then(|section| check_records(header, &section)),
+            _ => decompress(header, batch)
+                .and_then(|section| check_records(header, &section))
+                .map(|()| *header),
         };
-        match checked {
-            Err(why @ Invalid::CodecMissing(_)) => self.report.not_checked(path, position, why.to_string()),
+        let header = match checked {
+            Err(why @ Invalid::CodecMissing(_)) => {
+                self.report.not_checked(path, position, why.to_string());
+                *header
+            }
             Err(why) => return Ok(Err(why)),
-            Ok(()) => {}
+            // Where a wrapper of an old format begins, its records say.
+            Ok(header) => header,
+        };
+        if let Err(why) = self.place(piece, &header) {
+            return Ok(Err(why));
         }
         self.report.batches += 1;
         self.report.records += u64::try_from(header.count).unwrap_or(0);
