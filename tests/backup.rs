@@ -7,8 +7,8 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use common::{Random, append_one, check, in_parallel, manual, seed, soak, telling, topic_config, value};
 use logstead::{
@@ -39,21 +39,31 @@ fn checkpoints_under_full_write_load_open_with_all_that_was_committed_before() {
     let home = tempfile::tempdir().unwrap();
     let store = Store::open(home.path().join("data")).unwrap();
     for (name, durability) in [("disk", Durability::Disk), ("cache", Durability::PageCache)] {
-        store.create_topic(name, topic_config(durability).partitions(2)).unwrap();
+        // Rolls come often, but not so often that the syncs of closed segments can not follow.
+        store.create_topic(name, topic_config(durability).partitions(2).segment_bytes(1 << 18)).unwrap();
     }
-    let stop = AtomicBool::new(false);
-    let rounds = if soak() { 300 } else { 25 };
+    // How many records a partition may have; `u64::MAX`: it is over. Written as fast as can be, up to there.
+    let (allowed, more) = (Mutex::new(2_000), Condvar::new());
+    let rounds = if soak() { 300 } else { 15 };
     let (mut linked, mut kept, mut records) = (0, 0, 0);
     std::thread::scope(|scope| {
         for (t, name) in ["disk", "cache"].iter().enumerate() {
             for p in 0..2 {
-                let (store, stop) = (store.clone(), &stop);
+                let (store, allowed, more) = (store.clone(), &allowed, &more);
                 scope.spawn(move || {
                     let topic = store.topic(name).unwrap();
                     let partition = topic.partition(p).unwrap();
                     let seed = seed ^ (t as u64 * 2 + p as u64);
                     let mut next = 0;
-                    while !stop.load(Ordering::Relaxed) {
+                    loop {
+                        let mut allowed = allowed.lock().unwrap();
+                        while next >= *allowed {
+                            allowed = more.wait(allowed).unwrap();
+                        }
+                        if *allowed == u64::MAX {
+                            return;
+                        }
+                        drop(allowed);
                         let values: Vec<_> = (next..next + 5).map(|i| value(seed, i, 400)).collect();
                         let batch = values.iter().map(|value| Record::to(&topic).value(value));
                         let acks = if next % 4 == 0 { Acks::All } else { Acks::Leader };
@@ -64,6 +74,7 @@ fn checkpoints_under_full_write_load_open_with_all_that_was_committed_before() {
             }
         }
         let all = [("disk", 0), ("disk", 1), ("cache", 0), ("cache", 1)];
+        let mut read_to = [0; 4];
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for round in 0..rounds {
                 // Into the same directory again and again; now and then into a new one, which is then written to.
@@ -72,10 +83,14 @@ fn checkpoints_under_full_write_load_open_with_all_that_was_committed_before() {
                 let ends: Vec<i64> = all
                     .map(|(topic, p)| store.topic(topic).unwrap().partition(p).unwrap().high_watermark())
                     .to_vec();
+                *allowed.lock().unwrap() += 2_000;
+                more.notify_all();
                 let done = store.checkpoint(&dir).unwrap();
                 (linked, kept) = (linked + done.segments_linked, kept + done.segments_kept);
-                let report = Store::verify(&dir).unwrap();
-                assert!(report.is_sound() && report.uncommitted_bytes == 0, "{report}");
+                if round % 10 == 4 || round % 10 == 8 {
+                    let report = Store::verify(&dir).unwrap();
+                    assert!(report.is_sound() && report.uncommitted_bytes == 0, "{report}");
+                }
                 let copy = if fresh { Store::open(&dir) } else { Store::open_read_only(&dir) }.unwrap();
                 let found = copy.recovery_report();
                 assert!(
@@ -84,8 +99,10 @@ fn checkpoints_under_full_write_load_open_with_all_that_was_committed_before() {
                 );
                 for (i, ((topic, p), end)) in all.iter().zip(ends).enumerate() {
                     let partition = copy.topic(topic).unwrap().partition(*p).unwrap();
-                    let mut next = 0;
-                    for records in partition.scan(0) {
+                    // What the copy before had is shared with this one; in a new directory all is looked at.
+                    let from = if fresh { 0 } else { read_to[i] };
+                    let mut next = from;
+                    for records in partition.scan(from) {
                         for record in &records.unwrap() {
                             assert_eq!(record.offset(), next, "an offset is missing, or comes twice");
                             let number = common::prove(seed ^ i as u64, record.value().unwrap());
@@ -94,22 +111,23 @@ fn checkpoints_under_full_write_load_open_with_all_that_was_committed_before() {
                         }
                     }
                     assert_eq!(next, partition.high_watermark());
-                    assert!(next >= end, "{next} of {end} in {topic}-{p}");
-                    records += next;
+                    assert!(next >= end && next >= read_to[i], "{next} of {end} in {topic}-{p}");
+                    read_to[i] = next;
+                    records += next - from;
                     if fresh {
-                        partition
-                            .append([Record::to(*topic).value("of the copy")], Some(next), Acks::All)
-                            .unwrap();
+                        let record = Record::to(*topic).value("of the copy");
+                        partition.append([record], Some(next), Acks::All).unwrap();
                     }
                 }
                 copy.close().unwrap();
             }
         }));
-        stop.store(true, Ordering::Relaxed);
+        *allowed.lock().unwrap() = u64::MAX;
+        more.notify_all();
         done.unwrap();
     });
     eprintln!("{rounds} checkpoints, {linked} segments linked, {kept} kept, {records} records read");
-    assert!(linked > 20 && kept > 20, "{linked} linked, {kept} kept");
+    assert!(linked > 50 && kept > 50, "{linked} linked, {kept} kept");
     let report = Store::verify(home.path().join("data")).unwrap();
     assert!(report.is_sound(), "{report}");
     store.close().unwrap();
@@ -154,6 +172,9 @@ impl Story {
             story.note();
             story.checkpoint(&store);
         }
+        let disk = store.topic("disk").unwrap();
+        store.alter_topic("disk", disk.config().partitions(2)).unwrap();
+        disk.partition(1).unwrap().append([Record::to("disk").value("added")], None, Acks::All).unwrap();
         store.create_topic("new", topic_config(Durability::Disk)).unwrap();
         story.fill(&store, "new", 5);
         story.note();
@@ -217,9 +238,11 @@ impl Story {
             .map(|(name, end)| (*name, *end))
             .collect();
         for dir in [DATA, COPY] {
-            if let Ok(report) = self.options(disk).verify(dir) {
-                assert!(report.is_sound(), "{dir}: {report}");
-            }
+            let Ok(report) = self.options(disk).verify(dir) else { continue };
+            // A power cut tears the middle out of what a topic of the page cache had not synced.
+            let torn = Path::new(DATA).join("cache-0");
+            let told = report.damaged.iter().filter(|found| !cut || !found.file.starts_with(&torn));
+            assert_eq!(told.count(), 0, "{dir}: {report}");
         }
         match self.options(disk).open_read_only(COPY) {
             Ok(copy) => {
@@ -233,11 +256,11 @@ impl Story {
         }
         // The copy is written to, and the source is as it was.
         let written = disk.kill();
-        if copied.is_some() {
-            let copy = self.opens(&written, COPY, copied.unwrap(), false);
+        if let Some(copied) = copied {
+            let copy = self.opens(&written, COPY, copied, false);
             let found = copy.recovery_report().to_string();
             assert!(!found.contains("damaged") && !found.contains("aside"), "{found}");
-            for name in copied.unwrap().keys() {
+            for name in copied.keys() {
                 let end = copy.topic(name).unwrap().partition(0).unwrap().high_watermark();
                 append_one(&copy, name, usize::try_from(end).unwrap(), &value(1, 2, 5_000));
             }
@@ -308,18 +331,78 @@ fn crash_everywhere(hard_links: bool, limit: usize) {
 
 #[test]
 fn a_crash_in_a_checkpoint_leaves_the_source_and_the_older_copy_or_more() {
-    crash_everywhere(true, if soak() { 300 } else { 6 });
+    crash_everywhere(true, if soak() { 300 } else { 3 });
 }
 
 #[test]
 fn a_crash_in_a_checkpoint_without_hard_links_does_no_harm_either() {
-    crash_everywhere(false, if soak() { 300 } else { 3 });
+    crash_everywhere(false, if soak() { 300 } else { 1 });
+}
+
+#[test]
+fn a_topic_that_was_deleted_and_made_anew_is_never_mixed_with_its_namesake() {
+    let seed = seed();
+    for hard_links in [true, false] {
+        let (disk, clock) = (SimDisk::new(seed), ManualClock::new(1_700_000_000_000));
+        disk.set_hard_links(hard_links);
+        let store = manual(&clock).disk(&disk).open(DATA).unwrap();
+        let (mut old, mut new, mut other) = (Vec::new(), Vec::new(), Vec::new());
+        store.create_topic("t", topic_config(Durability::Disk)).unwrap();
+        store.create_topic("other", topic_config(Durability::Disk)).unwrap();
+        fill(&store, "t", &mut old, seed, 70);
+        fill(&store, "other", &mut other, seed ^ 2, 10);
+        store.checkpoint(COPY).unwrap();
+        store.delete_topic("t").unwrap();
+        store.create_topic("t", topic_config(Durability::PageCache)).unwrap();
+        fill(&store, "t", &mut new, seed ^ 1, 75);
+        disk.record_states(true);
+        store.checkpoint(COPY).unwrap();
+        let points = disk.crash_points();
+        disk.record_states(false);
+        let (mut olds, mut none, mut news) = (0, 0, 0);
+        for point in &points {
+            for (n, state) in point.states(4, seed).enumerate() {
+                telling(
+                    || format!("seed {seed}, crash after operation {}, state {n}", point.op()),
+                    || {
+                        let options = || manual(&clock).disk(&state);
+                        let report = options().verify(COPY).unwrap();
+                        assert!(report.is_sound(), "{report}");
+                        for read_only in [true, false] {
+                            let copy =
+                                if read_only { options().open_read_only(COPY) } else { options().open(COPY) };
+                            let copy = copy.unwrap();
+                            let found = copy.topic("other").unwrap().partition(0).unwrap();
+                            assert_eq!(check(&found, &other).unwrap(), 10);
+                            let Ok(topic) = copy.topic("t") else {
+                                none += 1;
+                                continue;
+                            };
+                            let partition = topic.partition(0).unwrap();
+                            let is_old =
+                                partition.get(0).unwrap().unwrap().record().value() == Some(&old[0][..]);
+                            let (sent, count) = if is_old { (&old, &mut olds) } else { (&new, &mut news) };
+                            assert_eq!(check(&partition, sent).unwrap(), sent.len());
+                            *count += 1;
+                        }
+                    },
+                );
+            }
+        }
+        eprintln!("{olds} times the old, {none} times none, {news} times the new");
+        assert!(olds > 0 && none > 0 && news > 0);
+        store.delete_topic("t").unwrap();
+        store.checkpoint(COPY).unwrap();
+        assert!(disk.files().iter().all(|file| !file.starts_with(format!("{COPY}/t-0"))));
+    }
 }
 
 #[test]
 fn a_failure_of_any_operation_leaves_the_source_at_work_and_the_copy_to_be_finished() {
     let clock = ManualClock::new(1_700_000_000_000);
-    for nth in 1.. {
+    let (mut operations, mut nth) = (0, 0);
+    // The first time nothing fails, and they are counted.
+    while nth <= operations {
         let disk = SimDisk::new(nth);
         let store = manual(&clock).disk(&disk).open(DATA).unwrap();
         store.create_topic("t", topic_config(Durability::PageCache)).unwrap();
@@ -327,24 +410,36 @@ fn a_failure_of_any_operation_leaves_the_source_at_work_and_the_copy_to_be_finis
         fill(&store, "t", &mut sent, 9, 50);
         store.checkpoint(COPY).unwrap();
         fill(&store, "t", &mut sent, 9, 80);
-        disk.fail_nth(logstead::FaultOp::Any, nth, logstead::FaultKind::NoSpace, false);
+        let before = asked(&disk);
+        if nth > 0 {
+            disk.fail_nth(logstead::FaultOp::Any, nth, logstead::FaultKind::NoSpace, false);
+        }
         let failed = store.checkpoint(COPY).is_err();
+        operations = operations.max(asked(&disk) - before);
         disk.clear_faults();
         let partition = store.topic("t").unwrap().partition(0).unwrap();
         assert_eq!(check(&partition, &sent).unwrap(), 80);
-        // A failed sync of the source's own ends its service, as everywhere.
-        if failed && store.checkpoint(COPY).is_err_and(|e| matches!(e.kind(), ErrorKind::Poisoned { .. })) {
+        // A failed sync of the source's own ends its service, as everywhere, and takes what was not synced.
+        let poisoned =
+            failed && store.checkpoint(COPY).is_err_and(|e| matches!(e.kind(), ErrorKind::Poisoned { .. }));
+        if poisoned {
             store.recover("t", 0).unwrap();
         }
         store.checkpoint(COPY).unwrap();
         let copy = manual(&clock).disk(&disk).open_read_only(COPY).unwrap();
-        assert_eq!(check(&copy.topic("t").unwrap().partition(0).unwrap(), &sent).unwrap(), 80);
+        let here = check(&store.topic("t").unwrap().partition(0).unwrap(), &sent).unwrap();
+        let there = check(&copy.topic("t").unwrap().partition(0).unwrap(), &sent).unwrap();
+        assert!(here == there && (here == 80 || poisoned && here >= 50), "operation {nth}: {here}, {there}");
+        nth += 1;
         assert!(manual(&clock).disk(&disk).verify(COPY).unwrap().is_sound());
-        if !failed {
-            assert!(nth > 30, "only {nth} operations");
-            break;
-        }
     }
+    assert!(operations > 60, "only {operations} operations");
+}
+
+/// How many operations a disk was asked for.
+fn asked(disk: &SimDisk) -> u64 {
+    let c = disk.counts();
+    c.creates + c.opens + c.reads + c.writes + c.set_lens + c.syncs + c.dir_syncs + c.renames + c.removes
 }
 
 #[test]
@@ -365,15 +460,73 @@ fn a_repeated_checkpoint_costs_what_is_new() {
         let before = disk.counts();
         let idle = store.checkpoint(COPY).unwrap();
         assert_eq!((idle.segments_linked, idle.segments_copied, idle.bytes_copied), (0, 0, 0), "{idle}");
-        assert_eq!(disk.counts().bytes_written, before.bytes_written, "nothing is written for nothing new");
+        // The word of what is committed is written with each sync, of which there are two.
+        assert!(disk.counts().bytes_written <= before.bytes_written + 48, "written for nothing new");
 
         fill(&store, "t", &mut sent, 7, 101);
         let grown = store.checkpoint(COPY).unwrap();
         let now = store.topic("t").unwrap().partition(0).unwrap().size_bytes();
         assert_eq!((grown.segments_copied, grown.bytes_copied), (1, now - size), "{grown}");
         let text = grown.to_string();
-        assert_eq!(text, format!("0 segments linked, 1 copied ({} bytes), 5 kept", now - size));
+        assert_eq!(text, format!("0 segments linked, 1 copied ({} bytes), 3 kept", now - size));
     }
+}
+
+#[test]
+fn topics_may_come_change_and_go_while_a_checkpoint_is_made() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path().join("data")).unwrap();
+    store.create_topic("stays", TopicConfig::default()).unwrap();
+    let mut sent = Vec::new();
+    fill(&store, "stays", &mut sent, 8, 20);
+    let stop = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for name in ["a", "b"] {
+            let (store, stop) = (store.clone(), &stop);
+            scope.spawn(move || {
+                let mut round = 0;
+                while stop.load(Ordering::SeqCst) == 0 {
+                    let topic = store.create_topic(name, topic_config(Durability::PageCache)).unwrap();
+                    // A life knows its records from those of its namesakes.
+                    fill(&store, name, &mut Vec::new(), round, 40);
+                    store.alter_topic(name, topic.config().partitions(3)).unwrap();
+                    store.delete_topic(name).unwrap();
+                    round += 1;
+                }
+            });
+        }
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..20 {
+                store.checkpoint(home.path().join("copy")).unwrap();
+                let report = Store::verify(home.path().join("copy")).unwrap();
+                assert!(report.is_sound(), "{report}");
+                let copy = Store::open_read_only(home.path().join("copy")).unwrap();
+                assert!(copy.recovery_report().clean && copy.recovery_report().partitions.is_empty());
+                for name in copy.topic_names() {
+                    let partition = copy.topic(&name).unwrap().partition(0).unwrap();
+                    if name == "stays" {
+                        assert_eq!(check(&partition, &sent).unwrap(), 20);
+                    } else if partition.high_watermark() > 0 {
+                        let first = partition.get(0).unwrap().unwrap();
+                        let life =
+                            u64::from_le_bytes(first.record().value().unwrap()[8..16].try_into().unwrap());
+                        for records in partition.scan(0) {
+                            for record in &records.unwrap() {
+                                assert_eq!(
+                                    common::prove(life, record.value().unwrap()),
+                                    record.offset() as u64
+                                );
+                            }
+                        }
+                    }
+                }
+                let report = Store::verify(home.path().join("data")).unwrap();
+                assert!(report.is_sound(), "{report}");
+            }
+        }));
+        stop.store(1, Ordering::SeqCst);
+        done.unwrap();
+    });
 }
 
 #[test]
@@ -389,14 +542,15 @@ fn only_an_empty_directory_or_a_checkpoint_of_this_store_is_written_to() {
         assert!(is_refused(&error) && error.to_string().contains(words), "{error}");
         assert_eq!(listing(&dir), before, "{error}");
     };
+    std::fs::create_dir(at("full")).unwrap();
     refused(at("data"), "in the store itself");
     refused(at("data/t-0"), "in the store itself");
     refused(at("data/a/b"), "in the store itself");
-    refused(at("nowhere/../data/new"), "in the store itself");
+    refused(at("full/../data/new"), "in the store itself");
+    refused(at("nowhere/../data/new"), "goes back from");
     std::os::unix::fs::symlink(at("data"), at("link")).unwrap();
     refused(at("link"), "in the store itself");
     refused(at("link/t-0/x"), "in the store itself");
-    std::fs::create_dir(at("full")).unwrap();
     std::fs::write(at("full/letter"), "dear").unwrap();
     refused(at("full"), "it holds \"letter\"");
     refused(home.path().to_owned(), "no checkpoint");
@@ -513,12 +667,15 @@ fn verify_names_every_flipped_byte_and_changes_none() {
         if [".lock", ".kafka_cleanshutdown", "logstead-committed"].contains(&name.as_str()) {
             continue;
         }
-        let len = disk.read_file(&file).unwrap().len() as u64;
         let log = name.ends_with(".log");
+        let text = !log && !name.ends_with("index");
+        // The last byte of a text is its line end.
+        let len = disk.read_file(&file).unwrap().len() as u64 - u64::from(text);
         let step = if log { 97 } else { 1 };
         let mut at = if log { random.below(step) } else { 0 };
         while at < len {
-            let mask = 1 << random.below(8);
+            // Hexadecimal digits are the same in upper case.
+            let mask = if text { 4 } else { 1 << random.below(8) };
             disk.rot(&file, at, mask).unwrap();
             let before = (disk.content_hash(), disk.op_count());
             let report = verify();
@@ -622,28 +779,25 @@ fn verify_finds_a_live_store_sound_while_it_is_written() {
     for (name, durability) in [("disk", Durability::Disk), ("cache", Durability::PageCache)] {
         store.create_topic(name, topic_config(durability)).unwrap();
     }
-    let stop = AtomicBool::new(false);
+    let writers = AtomicUsize::new(2);
+    let mut rounds = 0;
     std::thread::scope(|scope| {
-        for name in ["disk", "cache"] {
-            let (store, stop) = (store.clone(), &stop);
+        for (name, end) in [("disk", 400), ("cache", 3_000)] {
+            let (store, writers) = (store.clone(), &writers);
             scope.spawn(move || {
-                let topic = store.topic(name).unwrap();
-                let mut sent = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let end = sent.len() + 3;
-                    fill(&store, topic.name(), &mut sent, 4, end);
-                }
+                fill(&store, name, &mut Vec::new(), 4, end);
+                writers.fetch_sub(1, Ordering::SeqCst);
             });
         }
-        let done = std::panic::catch_unwind(|| {
-            for _ in 0..60 {
-                let report = Store::verify(home.path()).unwrap();
-                assert!(report.is_sound(), "{report}");
-            }
-        });
-        stop.store(true, Ordering::Relaxed);
-        done.unwrap();
+        while writers.load(Ordering::SeqCst) > 0 {
+            let report = Store::verify(home.path()).unwrap();
+            assert!(report.is_sound(), "{report}");
+            rounds += 1;
+        }
     });
+    let report = Store::verify(home.path()).unwrap();
+    assert!(report.is_sound() && report.records == 3_400, "{report}");
+    eprintln!("verified {rounds} times meanwhile");
 }
 
 /// All names below a directory, with lengths and times; a link is not followed.

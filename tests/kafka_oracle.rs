@@ -320,6 +320,78 @@ fn kafka_finds_nothing_wrong_in_old_segments_that_we_recovered_and_continued() {
     assert_eq!(ours, theirs);
 }
 
+#[test]
+#[ignore = "takes up to a minute; .ci/run calls it"]
+fn verify_finds_nothing_wrong_in_kafkas_directories_and_checkpoints_of_them_hold_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(random) = unpacked("random-40.tar.zst", home.path()) else { return };
+    let mut dirs = named(&random, "log");
+    for broker in ["broker-3.9-clean", "broker-3.9-kill9", "broker-4.x-clean", "broker-4.x-kill9"] {
+        let Some(home) = unpacked(&format!("{broker}.tar.zst"), home.path()) else { return };
+        dirs.extend(named(&home, "data"));
+    }
+    let mut batches = 0;
+    for (i, dir) in dirs.iter().enumerate() {
+        let report = Store::verify(dir).unwrap();
+        assert!(report.is_sound() && report.unchecked.is_empty(), "{}: {report}", dir.display());
+        batches += report.batches;
+        let copy = home.path().join(format!("copy-{i}"));
+        let store = Store::open(dir).unwrap();
+        let done = store.checkpoint(&copy).unwrap();
+        assert_eq!(store.checkpoint(&copy).unwrap().bytes_copied, 0, "{}: {done}", dir.display());
+        let report = Store::verify(&copy).unwrap();
+        assert!(report.is_sound(), "{}: {report}", copy.display());
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        assert_eq!(dump::dump(dir, None, &mut theirs).unwrap(), 0);
+        assert_eq!(dump::dump(&copy, None, &mut ours).unwrap(), 0);
+        assert_eq!(String::from_utf8(ours).unwrap(), String::from_utf8(theirs).unwrap(), "{}", dir.display());
+        store.close().unwrap();
+    }
+    assert!(batches > 1_000, "{batches}");
+}
+
+#[test]
+#[ignore = "takes up to a minute; .ci/run calls it"]
+fn kafka_finds_nothing_wrong_in_checkpoints_of_stores_that_are_written() {
+    let Some(oracle) = oracle() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let mut dirs = Vec::new();
+    for seed in 300..304 {
+        println!("seed {seed}: replay with LOGSTEAD_SEED={seed}");
+        let dir = home.path().join(seed.to_string());
+        write_store(seed, &dir);
+        let store = Store::open(&dir).unwrap();
+        let topics: Vec<(String, u64)> = store
+            .topic_names()
+            .into_iter()
+            .map(|name| (name.clone(), u64::from(store.topic(&name).unwrap().partitions())))
+            .collect();
+        // Three into one directory, the last of which are judged, and one into another.
+        let mut random = Random(seed);
+        for round in 0..3 {
+            sitting_of(&mut random, &store, &topics);
+            let last = store.topic(&topics[0].0).unwrap().partition(0).unwrap();
+            let value = random.bytes(300_000);
+            for _ in 0..round * 4 {
+                last.append([Record::to(topics[0].0.as_str()).value(&value)], None, Acks::All).unwrap();
+            }
+            store.checkpoint(home.path().join(format!("{seed}-again"))).unwrap();
+        }
+        store.checkpoint(home.path().join(format!("{seed}-once"))).unwrap();
+        dirs.extend([home.path().join(format!("{seed}-again")), home.path().join(format!("{seed}-once"))]);
+        store.close().unwrap();
+    }
+    let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+    let output = Command::new(&oracle).args(["judge", "--strict"]).args(&dirs).output().unwrap();
+    let verdicts = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(verdicts.lines().count(), dirs.len(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (dir, verdict) in dirs.iter().zip(verdicts.lines()) {
+        let verdict: Value = serde_json::from_str(verdict).unwrap();
+        assert_eq!(verdict["ok"], true, "{}: {}", dir.display(), problems(&verdict));
+        assert_eq!(verdict["clean"], true, "{}: as after a clean stop", dir.display());
+    }
+}
+
 /// What a verdict complains of, without the rest.
 fn problems(verdict: &Value) -> String {
     let mut all = vec![format!("clean: {}, {}", verdict["clean"], verdict["problems"])];

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::Committed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress};
+use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, unpack};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Disagreement, IndexCheck, Scan, Step};
-use crate::storage::{EntryKind, File, Open, Storage};
+use crate::storage::{Entry, EntryKind, File, Open, Storage};
 use crate::sync::Arc;
 use crate::types::Offset;
 
@@ -58,7 +58,7 @@ pub struct VerifyReport {
     pub damaged: Vec<Finding>,
     /// Damaged places beyond those.
     pub damaged_more: u64,
-    /// What this build can not judge: a codec that it leaves out, a format that it does not read. The first 1,000.
+    /// What this build can not judge: batches of a codec that it leaves out. The first 1,000.
     pub unchecked: Vec<Finding>,
 }
 
@@ -113,12 +113,15 @@ pub(crate) struct Claims {
     pub(crate) on_disk: bool,
     pub(crate) recovery_point: Option<Offset>,
     pub(crate) log_start: Option<Offset>,
+    /// In a checkpoint, the base and the length of the last segment. One that ends elsewhere is being repeated, or that
+    /// was interrupted: then it is as after a crash.
+    pub(crate) tail: Option<(Offset, u64)>,
 }
 
 struct Verifying<'v> {
     storage: &'v dyn Storage,
     dir: &'v Path,
-    claims: &'v Claims,
+    claims: Claims,
     report: &'v mut VerifyReport,
     slot: Option<Committed>,
     epochs: Option<Vec<(i32, Offset)>>,
@@ -143,20 +146,13 @@ struct Piece {
 pub(crate) fn verify(
     storage: &dyn Storage,
     dir: &Path,
-    claims: &Claims,
+    mut claims: Claims,
     report: &mut VerifyReport,
 ) -> Result<()> {
     // First the word of what is committed, then what is there, then where it starts: a writer beside this moves on.
     let slot = Committed::read(storage, dir)?.filter(|_| claims.contiguous);
-    let mut logs: Vec<(Offset, u64)> = Vec::new();
-    for entry in storage.list(dir)? {
-        match SegmentFile::parse(&entry.name) {
-            Some(SegmentFile::Log(base)) if entry.kind == EntryKind::File => logs.push((base, entry.len)),
-            Some(SegmentFile::Log(_)) => report.damage(&dir.join(&entry.name), 0, "it is not a regular file"),
-            _ => {}
-        }
-    }
-    logs.sort_unstable();
+    let logs = list_logs(storage, dir, report)?;
+    claims.clean &= claims.tail.is_none_or(|tail| logs.last() == Some(&tail));
     let path = dir.join(LEADER_EPOCHS);
     let epochs = match read_epochs(storage, &path) {
         Err(error) if error.is_corrupt() => {
@@ -174,6 +170,29 @@ pub(crate) fn verify(
     verifying.report.partitions += 1;
     verifying.start(&logs);
     verifying.segments(&logs)
+}
+
+/// The `.log` files and their lengths, rising. A directory that is written to while it is listed may leave out what is
+/// made meanwhile and show what is made later: all that was there when the youngest of a first listing was made is in a
+/// second one.
+fn list_logs(storage: &dyn Storage, dir: &Path, report: &mut VerifyReport) -> Result<Vec<(Offset, u64)>> {
+    let base = |entry: &Entry| match SegmentFile::parse(&entry.name) {
+        Some(SegmentFile::Log(base)) => Some(base),
+        _ => None,
+    };
+    let youngest = storage.list(dir)?.iter().filter_map(base).max();
+    let mut logs = Vec::new();
+    for entry in storage.list(dir)? {
+        match base(&entry) {
+            Some(_) if entry.kind != EntryKind::File => {
+                report.damage(&dir.join(&entry.name), 0, "it is not a regular file");
+            }
+            Some(base) if Some(base) <= youngest => logs.push((base, entry.len)),
+            _ => {}
+        }
+    }
+    logs.sort_unstable();
+    Ok(logs)
 }
 
 impl Verifying<'_> {
@@ -218,6 +237,9 @@ impl Verifying<'_> {
                 }
                 file => file?,
             };
+            // Listed while it grew, perhaps; since there is one behind it, it is closed.
+            let len = if later.is_empty() { len } else { file.len()? };
+            let piece = Piece { len, ..piece };
             let goes_on = self.segment(piece, &file)?;
             if !goes_on {
                 self.report.uncommitted_bytes += later.iter().map(|later| later.1).sum::<u64>();
@@ -281,7 +303,8 @@ impl Verifying<'_> {
         self.report.uncommitted_bytes += piece.len - end;
         let mut indexes = self.indexes(piece)?;
         let mut told: Vec<Disagreement> = Vec::new();
-        let mut scan = Scan::new(file.as_ref(), 0, end);
+        let scan = Scan::new(file.as_ref(), 0, end);
+        let mut scan = if self.claims.contiguous { scan } else { scan.of_broker(piece.base) };
         loop {
             let step = match scan.next(true) {
                 Err(error) if matches!(error.kind(), ErrorKind::Io { .. }) => {
@@ -309,11 +332,6 @@ impl Verifying<'_> {
                     }
                 }
             };
-            if let (Invalid::Magic(_), false) = (why, self.claims.contiguous) {
-                self.report.not_checked(&path, position, why.to_string());
-                self.forget_to(piece.next_base);
-                return Ok(true);
-            }
             // What it says of the rest can not be compared.
             indexes = None;
             let surely =
@@ -349,7 +367,8 @@ impl Verifying<'_> {
             return Ok(None);
         }
         let mut told = Vec::new();
-        let indexes = IndexCheck::open(self.storage, self.dir, piece.base, piece.len, &mut told)?;
+        let indexes =
+            IndexCheck::open(self.storage, self.dir, piece.base, piece.len, self.claims.clean, &mut told)?;
         if !told.is_empty() && !self.is_listed(piece.base)? {
             return Ok(None);
         }
@@ -368,20 +387,29 @@ impl Verifying<'_> {
         header: &BatchHeader,
         scan: &mut Scan<'_>,
     ) -> Result<Result<(), Invalid>> {
-        if let Err(why) = self.place(piece, header) {
-            return Ok(Err(why));
-        }
         let batch = scan.batch(position, header)?;
         let checked = match header.compression() {
+            _ if header.is_legacy() => unpack(header, batch)
+                .and_then(|(header, section)| check_records(&header, &section).map(|()| header)),
             Compression::None => {
-                check_records(header, batch.get(crate::limits::BATCH_HEADER_BYTES..).unwrap_or_default())
+                let section = batch.get(crate::limits::BATCH_HEADER_BYTES..).unwrap_or_default();
+                check_records(header, section).map(|()| *header)
             }
-            _ => decompress(header, batch).and_then(|section| check_records(header, &section)),
+            _ => decompress(header, batch)
+                .and_then(|section| check_records(header, &section))
+                .map(|()| *header),
         };
-        match checked {
-            Err(why @ Invalid::CodecMissing(_)) => self.report.not_checked(path, position, why.to_string()),
+        let header = match checked {
+            Err(why @ Invalid::CodecMissing(_)) => {
+                self.report.not_checked(path, position, why.to_string());
+                *header
+            }
             Err(why) => return Ok(Err(why)),
-            Ok(()) => {}
+            // Where a wrapper of an old format begins, its records say.
+            Ok(header) => header,
+        };
+        if let Err(why) = self.place(piece, &header) {
+            return Ok(Err(why));
         }
         self.report.batches += 1;
         self.report.records += u64::try_from(header.count).unwrap_or(0);

@@ -5,7 +5,7 @@
 //!   record in front of it, as if the segment had been closed there.
 
 use super::offset_index::{self, OffsetIndex};
-use super::scan::{Scan, Step};
+use super::scan::Step;
 use super::time_index::{self, TimeIndex};
 use super::{Segment, index::Index, name};
 use crate::error::Result;
@@ -30,7 +30,7 @@ impl Segment {
         times.truncate_to(end);
         // An entry is made every few kilobytes: only what lies behind the last one is looked at.
         let from = offsets.last().map_or(0, |last| u64::from(last.position));
-        let mut scan = Scan::new(self.file(Open::Read)?.as_ref(), from, position);
+        let mut scan = self.scan(self.file(Open::Read)?.as_ref(), from, position);
         let mut youngest = (-1, self.base);
         while let Step::Batch { header, .. } = scan.next(false)? {
             if header.max_timestamp > youngest.0 {

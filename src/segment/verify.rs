@@ -27,12 +27,14 @@ pub(crate) struct IndexCheck {
 }
 
 impl IndexCheck {
-    /// Reads both files; a missing one, or one that can be no index, is told and not compared further.
+    /// Reads both files; one that can be no index is told and compared as far as it can be. So is a missing one, if
+    /// `all`: a crash can take the name of one whose segment it leaves.
     pub(crate) fn open(
         storage: &dyn Storage,
         dir: &Path,
         base: Offset,
         log_bytes: u64,
+        all: bool,
         told: &mut Vec<Disagreement>,
     ) -> Result<IndexCheck> {
         let mut half = |name: String, entry_bytes: usize, sane: &dyn Fn(&[u8]) -> usize| {
@@ -40,11 +42,10 @@ impl IndexCheck {
             let bytes = match read_small(storage, &path) {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => {
-                    told.push((
-                        path.clone(),
-                        0,
-                        "it is missing: it is made anew when it is needed".to_owned(),
-                    ));
+                    if all {
+                        let why = "it is missing: it is made anew when it is needed".to_owned();
+                        told.push((path.clone(), 0, why));
+                    }
                     Vec::new()
                 }
                 Err(error) if error.is_corrupt() => {

@@ -134,6 +134,38 @@ fn a_handle_outlives_its_name() {
 }
 
 #[test]
+fn a_second_name_shares_the_file_which_is_only_read_from_then_on() {
+    each(|disk, dir| {
+        let (a, b) = (dir.join("a"), dir.join("b"));
+        let first = disk.open(&a, Open::New).unwrap();
+        first.write_at(b"shared", 0).unwrap();
+        assert!(disk.hard_link(&dir.join("none"), &b).unwrap_err().is_not_found());
+        assert!(disk.hard_link(&a, &b).unwrap());
+        assert!(disk.hard_link(&a, &b).unwrap_err().is_already_there());
+        let entries = disk.list(dir).unwrap();
+        assert!(
+            entries.iter().all(|entry| entry.links == 2 && entry.file == entries[0].file && entry.len == 6)
+        );
+        for how in [Open::Write, Open::Truncate] {
+            for name in [&a, &b] {
+                assert!(disk.open(name, how).unwrap_err().is_corrupt(), "{how:?}");
+            }
+        }
+        assert_eq!(content(&*disk.open(&b, Open::Read).unwrap()), b"shared");
+        disk.remove_file(&a).unwrap();
+        assert_eq!((content(&*first), disk.list(dir).unwrap()[0].links), (b"shared".to_vec(), 1));
+        disk.open(&b, Open::Write).unwrap().write_at(b"S", 0).unwrap();
+        // Over a name of its own a file stays as it is.
+        disk.open(&dir.join("c"), Open::New).unwrap();
+        disk.rename(&b, &dir.join("c")).unwrap();
+        assert_eq!(content(&*disk.open(&dir.join("c"), Open::Read).unwrap()), b"Shared");
+        let canonical = disk.canonical(&dir.join("c")).unwrap();
+        assert_eq!(canonical, disk.canonical(dir).unwrap().join("c"));
+        assert!(disk.canonical(&a).unwrap_err().is_not_found());
+    });
+}
+
+#[test]
 fn a_lock_is_held_once() {
     each(|disk, dir| {
         let path = dir.join(".lock");

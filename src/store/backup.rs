@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::marker::{self, Marker, remove_dir};
 use super::open::{CLEAN_MARK, CLEAN_SHUTDOWN, LOCK, parse_dir};
@@ -127,15 +127,12 @@ impl Shared {
         self.check_writable()?;
         let storage = self.context.storage.as_ref();
         let root = super::absolute(dir)?;
-        check_elsewhere(storage, &self.context.root, &root)?;
+        let root = resolved(storage, &self.context.root, root)?;
         let source = self.source()?;
         // Before anything is written, the lock's file included.
         match storage.list(&root) {
             Ok(_) => drop(Target::open(storage, &root, &source)?),
-            Err(error) if error.is_not_found() => {
-                storage.create_dir(&root)?;
-                meta::sync_above(storage, &root)?;
-            }
+            Err(error) if error.is_not_found() => storage.create_dir(&root)?,
             Err(error) => return Err(error),
         }
         let lock = storage.lock(&root.join(LOCK))?;
@@ -280,7 +277,7 @@ impl<'s> Target<'s> {
             self.marker = Marker::default();
             self.marker.write(storage, root)?;
             replace(storage, &root.join(meta::FILE_NAME), &source.meta)?;
-            return Ok(());
+            return meta::sync_above(storage, root);
         }
         if !clean && storage.list(root)?.iter().any(|entry| entry.name == CLEAN_SHUTDOWN) {
             storage.remove_file(&root.join(CLEAN_SHUTDOWN))?;
@@ -384,10 +381,10 @@ fn not_a_checkpoint(path: &Path, why: String) -> Error {
     ErrorKind::NotACheckpoint { path: path.to_owned(), why }.into()
 }
 
-/// Refuses a directory in the store itself, whatever links lead there.
-fn check_elsewhere(storage: &dyn Storage, store: &Path, dir: &Path) -> Result<()> {
+/// The directory without links and dots; refused if it lies in the store itself.
+fn resolved(storage: &dyn Storage, store: &Path, dir: PathBuf) -> Result<PathBuf> {
     let store = storage.canonical(store)?;
-    let mut there = dir;
+    let mut there = dir.as_path();
     let found = loop {
         match storage.canonical(there) {
             Ok(found) => break found,
@@ -398,8 +395,15 @@ fn check_elsewhere(storage: &dyn Storage, store: &Path, dir: &Path) -> Result<()
             Err(error) => return Err(error),
         }
     };
-    if found.starts_with(&store) {
-        return Err(not_a_checkpoint(dir, "it lies in the store itself".to_owned()));
+    let missing = dir.strip_prefix(there).unwrap_or(Path::new(""));
+    if missing.components().any(|part| part == Component::ParentDir) {
+        return Err(not_a_checkpoint(
+            &dir,
+            "its path goes back from a directory that does not exist".to_owned(),
+        ));
     }
-    Ok(())
+    if found.starts_with(&store) {
+        return Err(not_a_checkpoint(&dir, "it lies in the store itself".to_owned()));
+    }
+    Ok(found.join(missing))
 }

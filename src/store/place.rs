@@ -6,7 +6,8 @@
 //! - A file gets its final name when it is whole and durable. One exception: the last segment grows in place, behind the
 //!   bytes that the marker vouches for.
 //! - Only `.log` files of closed segments are shared: they never change. Indexes and all else are copied.
-//! - A `.log` that is there and right has its indexes there: they were durable before it got its name.
+//! - A `.log` that is there and right has its indexes there: they were durable before it got its name. Those of the
+//!   segment that was the last one are written anew, until a checkpoint is finished where it is not.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -128,25 +129,22 @@ impl Place<'_, '_> {
             .iter()
             .all(|name| self.there.contains_key(name));
         let there = self.there.get(&log).filter(|there| there.len == entry.len);
+        let is_known = known.is_some_and(|(base, _)| base == segment.base());
         if there.is_some_and(|there| there.file == entry.file) {
-            if !has_indexes {
+            self.placing.done.segments_kept += 1;
+            if !has_indexes || is_known {
                 self.put_indexes(segment.index_below(entry.len, Offset::MAX)?, segment.base())?;
             }
-            self.placing.done.segments_kept += 1;
             return Ok(());
         }
-        let is_known = known.is_some_and(|(base, _)| base == segment.base());
         // The last segment of the checkpoint before is never taken for a whole copy: it was written in place.
         let copy_is_right =
             !is_known && has_indexes && there.is_some_and(|there| there.modified_ms >= entry.modified_ms);
         if self.placing.links {
             let tmp = self.tmp(&log)?;
             if self.storage().hard_link(&self.from.join(&log), &tmp)? {
-                self.put_indexes(segment.index_below(entry.len, Offset::MAX)?, segment.base())?;
-                self.settle()?;
-                self.rename(&tmp, &log)?;
                 self.placing.done.segments_linked += 1;
-                return self.settle();
+                return self.finish(segment, entry.len, Offset::MAX, Some(&tmp), is_known);
             }
             self.placing.links = false;
         }
@@ -176,11 +174,10 @@ impl Place<'_, '_> {
     fn copied(&mut self, segment: &Segment, len: u64, end: Offset, known: Option<Tail>) -> Result<()> {
         let log = name::log(segment.base());
         let source = Arc::clone(segment.file(Open::Read)?);
-        let known =
-            known.filter(|(base, bytes)| *base == segment.base() && *bytes <= len).map(|(_, bytes)| bytes);
+        let known = known.filter(|(base, _)| *base == segment.base()).map(|(_, bytes)| bytes);
         let grown = match known {
-            Some(known) => self.grow(&log, source.as_ref(), known, len)?,
-            None => false,
+            Some(known) if known <= len => self.grow(&log, source.as_ref(), known, len)?,
+            _ => false,
         };
         let tmp = if grown {
             None
@@ -192,13 +189,30 @@ impl Place<'_, '_> {
             self.placing.done.bytes_copied += len;
             Some(tmp)
         };
-        self.put_indexes(segment.index_below(len, end)?, segment.base())?;
-        self.settle()?;
-        if let Some(tmp) = tmp {
-            self.rename(&tmp, &log)?;
+        self.placing.done.segments_copied += 1;
+        self.finish(segment, len, end, tmp.as_deref(), known.is_some())
+    }
+
+    /// Gives a segment its indexes, and its final name if it has another so far. What the checkpoint before had of it
+    /// is never without a log that has what its indexes speak of; a new one is never without its indexes.
+    fn finish(
+        &mut self,
+        segment: &Segment,
+        len: u64,
+        end: Offset,
+        tmp: Option<&Path>,
+        is_known: bool,
+    ) -> Result<()> {
+        if let (Some(tmp), true) = (tmp, is_known) {
+            self.rename(tmp, &name::log(segment.base()))?;
             self.settle()?;
         }
-        self.placing.done.segments_copied += 1;
+        self.put_indexes(segment.index_below(len, end)?, segment.base())?;
+        self.settle()?;
+        if let (Some(tmp), false) = (tmp, is_known) {
+            self.rename(tmp, &name::log(segment.base()))?;
+            self.settle()?;
+        }
         Ok(())
     }
 

@@ -21,7 +21,8 @@ impl Store {
     /// segments against the log. A broker's producer snapshots and transaction indexes are not looked at.
     ///
     /// Nothing is changed and no lock is taken: it works beside a writer, on a read-only file system, on a store that
-    /// does not open. What lies behind the committed end (after a crash, or while a writer is at work) is no damage. It
+    /// does not open. What lies behind the committed end (after a crash, or while a writer is at work) is no damage; in a
+    /// [`Durability::PageCache`] topic, where nothing tells that end, it is bytes with no whole batch behind them. It
     /// reads from the device, so cached pages of the logs are dropped; memory is bounded by one batch and one index.
     ///
     /// An open store repairs nothing that this reports: restore the file from a backup.
@@ -56,6 +57,8 @@ struct Root<'v> {
 /// What the root's files say.
 struct Said {
     clean: bool,
+    /// The directory is a checkpoint.
+    marker: Option<Marker>,
     catalog: Option<Catalog>,
     recovery_points: Offsets,
     log_starts: Offsets,
@@ -78,7 +81,7 @@ impl Root<'_> {
             return Err(ErrorKind::NotAStore { path: root.to_owned(), why: why.to_owned() }.into());
         }
         let clean = entries.iter().any(|entry| entry.name == CLEAN_SHUTDOWN);
-        let said = self.root_files(clean)?;
+        let said = self.root_files(clean, marker)?;
         let mut found = partition_dirs(&list_root(storage, root)?);
         let topics: Vec<(TopicName, CatalogEntry)> =
             said.catalog.iter().flat_map(|catalog| catalog.topics.clone()).collect();
@@ -91,14 +94,14 @@ impl Root<'_> {
                 }
             }
         }
-        self.others(found, marker.as_ref(), &said)
+        self.others(found, &said)
     }
 
     /// Topics that a broker made, or whose catalog is lost.
-    fn others(&mut self, found: Found, marker: Option<&Marker>, said: &Said) -> Result<()> {
+    fn others(&mut self, found: Found, said: &Said) -> Result<()> {
         for (name, partitions) in found {
             for partition in partitions {
-                let leftover = marker.zip(said.catalog.as_ref());
+                let leftover = said.marker.as_ref().zip(said.catalog.as_ref());
                 if !leftover.is_some_and(|(marker, catalog)| marker.is_leftover(catalog, &name, partition)) {
                     self.partition(&name, partition, None, said)?;
                 }
@@ -107,7 +110,7 @@ impl Root<'_> {
         Ok(())
     }
 
-    fn root_files(&mut self, clean: bool) -> Result<Said> {
+    fn root_files(&mut self, clean: bool, marker: Option<Marker>) -> Result<Said> {
         let (storage, root) = (self.storage, self.root);
         let topics = Catalog::read(storage, root);
         let topics = readable(topics, &root.join(catalog::FILE_NAME), self.report)?;
@@ -124,7 +127,7 @@ impl Root<'_> {
         {
             self.report.damage(&path, 0, "it has no line \"version=\"");
         }
-        Ok(Said { clean, catalog: topics, recovery_points, log_starts })
+        Ok(Said { clean, marker, catalog: topics, recovery_points, log_starts })
     }
 
     /// `entry`: of a topic of ours.
@@ -143,9 +146,10 @@ impl Root<'_> {
             on_disk: entry.is_some_and(|entry| entry.config.durability == Durability::Disk),
             recovery_point: said.recovery_points.get(&key).copied(),
             log_start: said.log_starts.get(&key).copied(),
+            tail: said.marker.as_ref().and_then(|m| m.tails.get(&format!("{name}-{partition}"))).copied(),
         };
         let before = (self.report.damaged.len(), self.report.damaged_more);
-        match verify(self.storage, &dir, &claims, self.report) {
+        match verify(self.storage, &dir, claims, self.report) {
             Err(error) if error.is_not_found() => self.report.damage(&dir, 0, "the directory is missing"),
             other => {
                 other?;

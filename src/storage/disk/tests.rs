@@ -141,6 +141,25 @@ fn links_and_devices_are_refused_by_name() {
 }
 
 #[test]
+fn a_file_that_is_linked_while_it_is_written_is_reopened_to_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::new(1);
+    let at = |name: &str| dir.path().join(name);
+    let file = disk.open(&at("a"), Open::New).unwrap();
+    file.write_at(b"sealed", 0).unwrap();
+    file.sync_data().unwrap();
+    assert!(disk.hard_link(&at("a"), &at("b")).unwrap());
+    // Another file takes the only descriptor.
+    disk.open(&at("c"), Open::New).unwrap();
+    let mut bytes = [0; 6];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 6);
+    assert_eq!(&bytes, b"sealed");
+    file.sync_data().unwrap();
+    assert!(file.write_at(b"X", 0).is_err());
+    assert_eq!(std::fs::read(at("b")).unwrap(), b"sealed");
+}
+
+#[test]
 fn files_and_directories_are_private() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::new(4);

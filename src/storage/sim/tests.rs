@@ -72,6 +72,34 @@ fn a_name_without_its_directory_synced_can_be_lost() {
 }
 
 #[test]
+fn a_second_name_is_lost_without_its_directory_synced_and_keeps_the_content_when_the_first_goes() {
+    let disk = disk();
+    let file = new_file(&disk, b"x");
+    sync_all(&disk, &*file);
+    disk.create_dir(Path::new("/e")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    let b = Path::new("/e/b");
+    assert!(disk.hard_link(Path::new(A), b).unwrap());
+    let names = |disk: &SimDisk| -> BTreeSet<Vec<PathBuf>> {
+        disk.crash_points().pop().unwrap().states(99, 0).map(|d| d.files()).collect()
+    };
+    let both = vec![PathBuf::from(A), b.to_owned()];
+    assert_eq!(names(&disk), BTreeSet::from([vec![PathBuf::from(A)], both.clone()]));
+    disk.sync_dir(Path::new("/e")).unwrap();
+    assert_eq!(names(&disk), BTreeSet::from([both.clone()]));
+    disk.remove_file(Path::new(A)).unwrap();
+    assert_eq!(names(&disk), BTreeSet::from([both, vec![b.to_owned()]]));
+    drop(file);
+    assert_eq!(durable(&disk).read_file(b).unwrap(), b"x");
+    for disk in disk.crash_points().pop().unwrap().states(99, 0) {
+        let links = disk.list(Path::new("/e")).unwrap()[0].links;
+        assert_eq!(links, disk.files().len() as u64);
+    }
+    disk.set_hard_links(false);
+    assert!(!disk.hard_link(b, Path::new(A)).unwrap());
+}
+
+#[test]
 fn changes_of_different_names_are_lost_independently() {
     let disk = disk();
     for name in ["/d/1", "/d/2", "/d/3"] {
