@@ -85,7 +85,7 @@ pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
 pub use store::{Maintained, Maintenance, RecoveryReport, Store, StoreOptions};
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
-pub use types::{Acks, Compression, Durability, Offset, TimestampType};
+pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType};
 
 /// Chapters that belong to no single item.
 pub mod guide {

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::error::Result;
-use crate::storage::{Storage, read_small};
+use crate::storage::{File, Open, Storage};
 use crate::types::Offset;
 
 pub(crate) const FILE_NAME: &str = "logstead-committed";
@@ -19,6 +19,39 @@ pub(crate) struct Committed {
     pub(crate) segment_base: Offset,
     pub(crate) position: u32,
     pub(crate) end_offset: Offset,
+}
+
+/// What the file says to a reader beside the writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// There is no file.
+    Absent,
+    /// It says that nobody tells.
+    Empty,
+    At(Committed),
+    /// It is damaged, or written right now by somebody who never ends.
+    Unreadable,
+}
+
+/// How often a slot is read that does not match its checksum: its writer may be at it.
+const ATTEMPTS: usize = 100;
+
+impl Slot {
+    pub(crate) fn read(file: &dyn File) -> Result<Slot> {
+        let mut bytes = [0; BYTES];
+        for _ in 0..ATTEMPTS {
+            let read = file.read_at(&mut bytes, 0)?;
+            let bytes = bytes.get(..read).unwrap_or_default();
+            if bytes.iter().all(|byte| *byte == 0) {
+                return Ok(Slot::Empty);
+            }
+            if let Some(committed) = Committed::decode(bytes) {
+                return Ok(Slot::At(committed));
+            }
+            std::hint::spin_loop();
+        }
+        Ok(Slot::Unreadable)
+    }
 }
 
 impl Committed {
@@ -48,7 +81,14 @@ impl Committed {
 
     /// The slot of a partition's directory; `None` when it proves nothing.
     pub(crate) fn read(storage: &dyn Storage, dir: &Path) -> Result<Option<Committed>> {
-        Ok(read_small(storage, &dir.join(FILE_NAME))?.and_then(|bytes| Committed::decode(&bytes)))
+        match storage.open(&dir.join(FILE_NAME), Open::Read) {
+            Ok(file) => match Slot::read(file.as_ref())? {
+                Slot::At(committed) => Ok(Some(committed)),
+                Slot::Absent | Slot::Empty | Slot::Unreadable => Ok(None),
+            },
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) mod callback;
 pub(crate) mod checkpoint;
 pub(crate) mod committed;
 mod flush;
+mod follow;
+mod lookout;
 mod open;
 mod read;
 mod records;
@@ -36,10 +38,11 @@ use crate::segment::{Segment, SegmentConfig};
 use crate::storage::{File, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, Ordering, RwLock};
 use crate::time::Clock;
-use crate::types::{Durability, Offset, TopicName};
+use crate::types::{Durability, Offset, ReadOnly, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
 pub(crate) use flush::{Completion, Source as PendingBatches};
+pub(crate) use lookout::Lookout;
 pub(crate) use open::OpenHints;
 pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
@@ -59,6 +62,10 @@ pub(crate) struct Context {
     pub(crate) read_only: bool,
     /// How many may work together where many partitions are synced, made or recovered at once.
     pub(crate) threads: usize,
+    /// What is shown, when it is read-only.
+    pub(crate) shows: ReadOnly,
+    /// Who looks for sleepers, when it is read-only.
+    pub(crate) lookout: Option<Arc<Lookout>>,
     pub(crate) unsynced: Unsynced,
     pub(crate) wake: Wake,
 }
@@ -165,7 +172,9 @@ pub(crate) struct Log {
     committed_file: OnceLock<Arc<dyn File>>,
     failure: OnceLock<Error>,
     closed: AtomicBool,
-    transactions: OnceLock<transactions::Transactions>,
+    /// In a read-only store.
+    follow: Option<follow::Follow>,
+    transactions: RwLock<Option<Arc<transactions::Transactions>>>,
     pub(crate) bells: Arc<Bells>,
     source: Arc<records::Source>,
 }
@@ -295,6 +304,7 @@ impl Log {
             contiguous,
             index_interval_bytes: config.index_interval_bytes,
             segment_index_bytes: config.segment_index_bytes,
+            maps: true,
         }
     }
 

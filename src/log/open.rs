@@ -10,23 +10,23 @@
 //! - Behind a cut, and behind a gap that a crash left, nothing is served; it is set aside.
 //! - Rot is reported and stays where it is: no file with committed records is cut, emptied or removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::{Committed, FILE_NAME as COMMITTED};
 use super::recover::{RecoveryEvent, Verdict, judge, set_aside, valid_behind};
-use super::{Bells, Context, Log, Tail, flush::Flush, records::Source};
+use super::{Bells, Context, Log, Tail, flush::Flush, follow, follow::Follow, records::Source};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::record::{BatchHeader, Invalid};
 use crate::segment::name::{self, SegmentFile};
-use crate::segment::{Scan, Segment, Step};
-use crate::storage::{EntryKind, Open};
+use crate::segment::{Scan, Segment, SegmentConfig, Step};
+use crate::storage::{Entry, EntryKind, Open};
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, RwLock};
-use crate::types::{Durability, Offset, TopicName};
+use crate::types::{Durability, Offset, ReadOnly, TopicName};
 
 /// What the store knows of a partition before it is opened.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ struct Walked {
     cut: bool,
 }
 
-struct Opening<'c> {
+pub(super) struct Opening<'c> {
     context: &'c Context,
     topic: &'c TopicName,
     partition: i32,
@@ -57,8 +57,10 @@ struct Opening<'c> {
     config: &'c TopicConfig,
     hints: OpenHints,
     proven: Offset,
-    /// A writer left word of what is committed.
-    slot_seen: bool,
+    /// Where a reader stops that shows what is committed, when a writer left word of it.
+    limit: Option<Offset>,
+    /// A name that says that somebody is exchanging segments.
+    in_flux: Option<String>,
     /// What the leader-epoch checkpoint says, if it can be read.
     epochs: Option<Vec<(i32, Offset)>>,
     /// The youngest epoch among the batches that were looked at.
@@ -76,8 +78,25 @@ impl Log {
         hints: OpenHints,
         bells: Arc<Bells>,
     ) -> Result<(Arc<Log>, Vec<RecoveryEvent>)> {
-        let mut opening = Opening::new(context, topic, partition, &config, hints)?;
+        let open = || {
+            Log::open_once(context, topic, partition, &config, hints.clone(), Arc::clone(&bells))
+        };
+        follow::while_moving(context.read_only, open)
+    }
+
+    fn open_once(
+        context: &Arc<Context>,
+        topic: &TopicName,
+        partition: i32,
+        config: &Arc<TopicConfig>,
+        hints: OpenHints,
+        bells: Arc<Bells>,
+    ) -> Result<(Arc<Log>, Vec<RecoveryEvent>)> {
+        let mut opening = Opening::new(context, topic, partition, config, hints)?;
         let (segments, next_offset) = opening.segments()?;
+        if let Some(name) = &opening.in_flux {
+            return Err(opening.interrupted(name));
+        }
         let log_start = opening.log_start(&segments);
         let leader_epoch = opening.leader_epoch();
         let Opening { dir, hints, events, .. } = opening;
@@ -114,10 +133,11 @@ impl Log {
             committed_file: OnceLock::new(),
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
-            transactions: OnceLock::new(),
+            follow: context.read_only.then(Follow::default),
+            transactions: RwLock::new(None),
             bells,
             source: Arc::new(Source { topic: topic.shared(), partition }),
-            config: RwLock::new(Arc::clone(&config)),
+            config: RwLock::new(Arc::clone(config)),
             dir,
         });
         if config.durability == Durability::Disk && !context.read_only {
@@ -125,8 +145,9 @@ impl Log {
             // From the first moment on, for readers in other processes.
             log.note_committed(&active, active.written(), next_offset);
         }
-        let jittered = log.jittered_segment_ms(&config);
+        let jittered = log.jittered_segment_ms(config);
         log.tail.lock().segment_ms = jittered;
+        Follow::begin(&log)?;
         Ok((log, events))
     }
 
@@ -147,7 +168,7 @@ impl Log {
 
 impl<'c> Opening<'c> {
     /// Finds out what is proven to be synced.
-    fn new(
+    pub(super) fn new(
         context: &'c Context,
         topic: &'c TopicName,
         partition: i32,
@@ -162,6 +183,7 @@ impl<'c> Opening<'c> {
             (_, Some(slot)) if hints.clean => slot.end_offset,
             (point, slot) => point.unwrap_or(0).max(slot.map_or(0, |slot| slot.end_offset)),
         };
+        let limit = slot.filter(|_| context.read_only && context.shows == ReadOnly::Committed);
         Ok(Opening {
             context,
             topic,
@@ -170,15 +192,26 @@ impl<'c> Opening<'c> {
             config,
             hints,
             proven,
-            slot_seen: slot.is_some(),
+            limit: limit.map(|slot| slot.end_offset),
+            in_flux: None,
             epochs: None,
             seen_epoch: 0,
             events: Vec::new(),
         })
     }
 
+    /// Whether a writer left word of where a reader has to stop.
+    pub(super) fn is_limited(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// Whether the segments found are not the whole log, since somebody is exchanging some of them.
+    pub(super) fn is_in_flux(&self) -> bool {
+        self.in_flux.is_some()
+    }
+
     /// All segments, the last one active, and the offset that comes next.
-    fn segments(&mut self) -> Result<(Vec<Arc<Segment>>, Offset)> {
+    pub(super) fn segments(&mut self) -> Result<(Vec<Arc<Segment>>, Offset)> {
         self.epochs = read_epochs(self.context.storage.as_ref(), &self.dir.join(LEADER_EPOCHS))
             .ok()
             .filter(|epochs| !epochs.is_empty());
@@ -266,7 +299,14 @@ impl<'c> Opening<'c> {
 
     /// Names and lengths of the `.log` files, rising; left-overs of interrupted operations are removed.
     fn survey(&mut self) -> Result<Vec<(Offset, u64)>> {
-        let entries = self.context.storage.list(&self.dir)?;
+        let mut entries = self.context.storage.list(&self.dir)?;
+        if self.context.read_only {
+            // A segment that has one behind it is complete: its length is taken after that one was seen.
+            let is_log = |entry: &Entry| matches!(SegmentFile::parse(&entry.name), Some(SegmentFile::Log(_)));
+            let seen: HashSet<String> = entries.into_iter().filter(is_log).map(|entry| entry.name).collect();
+            entries = self.context.storage.list(&self.dir)?;
+            entries.retain(|entry| !is_log(entry) || seen.contains(&entry.name));
+        }
         let mut logs = Vec::new();
         let mut indexes = Vec::new();
         let mut leftovers = Vec::new();
@@ -289,16 +329,15 @@ impl<'c> Opening<'c> {
                     indexes.push((base, entry.name.clone()));
                 }
                 Some(SegmentFile::Deleted | SegmentFile::Cleaned) => leftovers.push(entry.name.clone()),
-                Some(SegmentFile::Swap) => {
-                    return Err(self.damaged(format!(
-                        "{} is left from a compaction that was interrupted: let the broker that made it start once",
-                        entry.name
-                    )));
-                }
+                Some(SegmentFile::Swap) if self.context.read_only => self.in_flux = Some(entry.name.clone()),
+                Some(SegmentFile::Swap) => return Err(self.interrupted(&entry.name)),
                 Some(SegmentFile::TransactionIndex(_) | SegmentFile::Snapshot(_)) | None => {}
             }
         }
         logs.sort_unstable();
+        if self.in_flux.is_some() {
+            return Ok(Vec::new());
+        }
         let bases: BTreeSet<Offset> = logs.iter().map(|log| log.0).collect();
         leftovers.extend(indexes.into_iter().filter(|(base, _)| !bases.contains(base)).map(|(_, name)| name));
         if !self.context.read_only && !leftovers.is_empty() {
@@ -313,7 +352,7 @@ impl<'c> Opening<'c> {
     }
 
     fn segment(&self, base: Offset) -> Arc<Segment> {
-        let config = Log::segment_config(self.config, self.hints.contiguous);
+        let config = self.segment_config();
         Arc::new(Segment::existing(
             &self.context.storage,
             &self.dir,
@@ -323,6 +362,12 @@ impl<'c> Opening<'c> {
         ))
     }
 
+    fn segment_config(&self) -> SegmentConfig {
+        let config = Log::segment_config(self.config, self.hints.contiguous);
+        // Beside a writer only what no recovery cuts: closed segments below the committed end.
+        SegmentConfig { maps: !self.context.read_only || self.limit.is_some(), ..config }
+    }
+
     /// A log of one empty segment.
     fn fresh(&self, base: Offset) -> Result<(Vec<Arc<Segment>>, Offset)> {
         if self.context.read_only {
@@ -330,7 +375,7 @@ impl<'c> Opening<'c> {
             segment.begin_index();
             return Ok((vec![segment], base));
         }
-        let config = Log::segment_config(self.config, self.hints.contiguous);
+        let config = self.segment_config();
         let now = self.context.clock.now_ms();
         let segment = Segment::create(&self.context.storage, &self.dir, base, config, now)?;
         segment.sync()?;
@@ -357,7 +402,7 @@ impl<'c> Opening<'c> {
         let mut rotten = false;
         let mut after_gap = false;
         loop {
-            if self.context.read_only && self.slot_seen && expected >= self.proven && self.is_ours_on_disk() {
+            if self.limit.is_some_and(|limit| expected >= limit) {
                 return Ok(Walked { end: scan.position(), next_offset: expected, rotten, cut: true });
             }
             let (position, why) = match scan.next(true)? {
@@ -435,8 +480,12 @@ impl<'c> Opening<'c> {
     }
 
     /// The first offset: of the first segment, unless the log is known to start elsewhere.
-    fn log_start(&mut self, segments: &[Arc<Segment>]) -> Offset {
+    pub(super) fn log_start(&mut self, segments: &[Arc<Segment>]) -> Offset {
         let first = segments.first().map_or(0, |first| first.base());
+        if self.context.read_only {
+            // Beside a writer that deletes, a checkpoint may be behind.
+            return self.hints.log_start.unwrap_or(0).max(first);
+        }
         let known = self.hints.log_start.or(self.epochs.as_ref().and_then(|e| e.first()).map(|e| e.1));
         match known {
             // The checkpoint of epochs moves with the log's start: what lies between is missing.
@@ -573,6 +622,11 @@ impl<'c> Opening<'c> {
         let all: Vec<_> = segments.iter().map(|segment| (segment.base(), segment.written())).collect();
         self.set_aside_all(&all)?;
         self.fresh(start)
+    }
+
+    fn interrupted(&self, name: &str) -> Error {
+        let why = "is left from a compaction that was interrupted: let the broker that made it start once";
+        self.damaged(format!("{name} {why}"))
     }
 
     fn damaged(&self, why: String) -> Error {

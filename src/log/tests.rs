@@ -40,6 +40,8 @@ impl Bench {
             root: self.root.clone(),
             read_only: false,
             threads: 1,
+            shows: ReadOnly::Committed,
+            lookout: None,
             unsynced: Unsynced::default(),
             wake: Wake::default(),
         });

@@ -36,6 +36,8 @@ pub(crate) struct SegmentConfig {
     pub(crate) contiguous: bool,
     pub(crate) index_interval_bytes: u64,
     pub(crate) segment_index_bytes: u64,
+    /// Nobody cuts its closed files any more: they may be mapped.
+    pub(crate) maps: bool,
 }
 
 /// Why a read stopped: the disk, or the bytes.
@@ -157,6 +159,16 @@ impl Segment {
         self.visible.load(Ordering::Acquire)
     }
 
+    /// Whether it is closed for writing.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    /// Whether its files may be mapped.
+    pub(crate) fn maps(&self) -> bool {
+        self.config.maps
+    }
+
     /// Whether bytes were written that no sync covers.
     pub(crate) fn is_dirty(&self) -> bool {
         self.synced.load(Ordering::Acquire) < self.written() || !self.entry_synced.load(Ordering::Acquire)
@@ -241,7 +253,7 @@ impl Segment {
     pub(crate) fn find(&self, offset: Offset) -> Result<Option<Landing>, Fault> {
         let visible = self.visible();
         let mut hint = self.hint(offset, visible)?;
-        if matches!(hint, Hint::Wrong) && self.sealed.load(Ordering::Acquire) {
+        if matches!(hint, Hint::Wrong) && self.is_sealed() {
             self.rebuild_index()?;
             hint = self.hint(offset, visible)?;
         }
@@ -334,7 +346,7 @@ impl Segment {
     /// `len` visible bytes at `position`: a piece of the map when sealed, else a copy on the heap.
     pub(crate) fn read(&self, position: u64, len: u64) -> Result<Region> {
         let end = position.saturating_add(len).min(self.visible());
-        if self.sealed.load(Ordering::Acquire)
+        if self.is_sealed()
             && let Some(map) = self.map()?
             && let Some(region) = Region::map(Arc::clone(map), position..end)
         {
@@ -347,7 +359,7 @@ impl Segment {
     }
 
     fn mapped_bytes(&self, range: std::ops::Range<u64>) -> Result<Option<&[u8]>> {
-        if !self.sealed.load(Ordering::Acquire) {
+        if !self.is_sealed() {
             return Ok(None);
         }
         Ok(self.map()?.and_then(|map| map.slice(range)))
@@ -358,7 +370,8 @@ impl Segment {
             return Ok(map.as_ref());
         }
         let written = self.written();
-        let map = if written == 0 { None } else { self.file(Open::Read)?.map(written)? };
+        let map =
+            if written == 0 || !self.config.maps { None } else { self.file(Open::Read)?.map(written)? };
         let map = self.map.get_or_init(|| map).as_ref();
         // After it is shared, so that no `show` in between is missed.
         if let Some(map) = map {

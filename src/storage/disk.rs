@@ -11,7 +11,9 @@ use rustix::io::Errno;
 
 use super::mmap::MapPermit;
 use super::pool::{Pool, Slot, flags_of, retry};
-use super::{Entry, EntryKind, File, LockGuard, Map, Open, Storage, bad_file, lock, parent, sync_error};
+use super::{
+    Entry, EntryKind, File, LockGuard, Map, Open, Storage, Watch, bad_file, lock, parent, sync_error, watch,
+};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex, Weak};
 
@@ -135,6 +137,10 @@ impl Storage for Disk {
 
     fn lock(&self, path: &Path) -> Result<Box<dyn LockGuard>> {
         self.pool.with_spare(|| lock::lock(path))
+    }
+
+    fn watch(&self) -> Box<dyn Watch> {
+        watch::of_the_system()
     }
 }
 

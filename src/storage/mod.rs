@@ -20,6 +20,7 @@ mod region;
 mod sim;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::fmt;
 use std::path::Path;
@@ -33,6 +34,7 @@ pub(crate) use mmap::Map;
 pub(crate) use region::Region;
 #[cfg_attr(not(feature = "testing"), allow(unused_imports, unreachable_pub))]
 pub use sim::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
+pub(crate) use watch::{Changes, Watch};
 
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +85,10 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     fn sync_dir(&self, dir: &Path) -> Result<()>;
     /// Takes the exclusive lock of a directory, whose lock file is `path`; released when the guard is dropped.
     fn lock(&self, path: &Path) -> Result<Box<dyn LockGuard>>;
+    /// Somebody who is told of changes made by other processes, as far as that is to be had.
+    fn watch(&self) -> Box<dyn Watch> {
+        Box::new(watch::Timer::default())
+    }
 }
 
 /// Keeps a directory's lock.

@@ -22,7 +22,7 @@ use crate::config::{ConsumerConfig, ProducerConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::checkpoint::{HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets};
-use crate::log::{Context, PartitionReport, callback};
+use crate::log::{Context, Lookout, PartitionReport, callback};
 use crate::producer::{Producer, Shared as ProducerShared};
 use crate::storage::{LockGuard, replace};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
@@ -156,14 +156,18 @@ impl Store {
             let why = "the path is empty; \".\" is the current directory".to_owned();
             return Err(ErrorKind::NotAStore { path: dir.to_owned(), why }.into());
         }
+        let storage = options.storage();
+        let own_threads = options.maintenance == Maintenance::Threads;
         let context = Arc::new(Context {
-            storage: options.storage(),
+            lookout: read_only.then(|| Lookout::new(&storage, own_threads)),
+            storage,
             clock: options.shared_clock(),
             // Once and for all: the process may change its directory.
             root: std::path::absolute(dir).map_err(|error| Error::io(dir, "resolve", &error))?,
             read_only,
             // A host that allows no threads has none here either.
             threads: if options.maintenance == Maintenance::Threads { options.flush_threads } else { 1 },
+            shows: options.shows,
             unsynced: Default::default(),
             wake: Default::default(),
         });
@@ -182,9 +186,9 @@ impl Store {
             // On a full disk the store opens all the same; they are tried again.
             let _ = shared.write_checkpoints();
         }
-        let threads = match options.maintenance {
-            Maintenance::Threads if !read_only => Some(Threads::start(&shared, options.flush_threads)?),
-            _ => None,
+        let threads = match own_threads && !read_only {
+            true => Some(Threads::start(&shared, options.flush_threads)?),
+            false => None,
         };
         let open = Open { parts: Some(Parts { threads, lock: opened.lock }), outcome: Ok(()) };
         Ok(Store(Arc::new(Handle { shared, open: Mutex::new(open) })))
@@ -340,7 +344,8 @@ impl Shared {
     }
 
     fn close(&self) -> Result<()> {
-        if self.context.read_only {
+        if let Some(lookout) = &self.context.lookout {
+            lookout.stop();
             return self.topics.close();
         }
         for producer in self.live_producers() {

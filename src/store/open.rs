@@ -88,7 +88,8 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
         remove_deleted(context, &entries);
     }
     add_topics(context, &mut opened, partition_dirs(&entries))?;
-    if !clean {
+    // A reader looks at a partition when it is first used: there may be many, and a writer at work on them.
+    if !clean && !context.read_only {
         recover_all(context, &mut opened)?;
     }
     Ok(opened)

@@ -183,10 +183,18 @@ impl TopicInner {
 
     /// The partition's log, opened when it is not yet.
     pub(crate) fn log(&self, partition: i32) -> Result<Arc<Log>> {
-        if let State::Open(log) = &*self.slot(partition)?.state.read() {
-            return Ok(Arc::clone(log));
+        let open = match &*self.slot(partition)?.state.read() {
+            State::Open(log) => Some(Arc::clone(log)),
+            _ => None,
+        };
+        match open {
+            Some(log) if self.context.read_only => {
+                log.look()?;
+                Ok(log)
+            }
+            Some(log) => Ok(log),
+            None => self.open(partition).map(|(log, _)| log),
         }
-        self.open(partition).map(|(log, _)| log)
     }
 
     /// The partition's log, and what opening it found if it was this call that opened it.
@@ -209,18 +217,36 @@ impl TopicInner {
             }
             // Too many open files pass by; what the bytes say does not.
             Err(error) if error.is_retriable() => Err(error),
+            // Somebody else's writer may be at it.
+            Err(error) if self.context.read_only => Err(self.as_damage(partition, error)),
             Err(error) => {
-                let damaged: Error = match error.kind() {
-                    ErrorKind::Damaged { .. } => error,
-                    _ => {
-                        ErrorKind::Damaged { topic: self.name.to_string(), partition, why: error.to_string() }
-                            .into()
-                    }
-                };
+                let damaged = self.as_damage(partition, error);
                 *state = State::Damaged(damaged.clone(), OpenHints { clean: false, ..hints });
                 Err(damaged)
             }
         }
+    }
+
+    fn as_damage(&self, partition: i32, error: Error) -> Error {
+        let topic = self.name.to_string();
+        match error.kind() {
+            ErrorKind::Damaged { .. } => error,
+            _ => ErrorKind::Damaged { topic, partition, why: error.to_string() }.into(),
+        }
+    }
+
+    /// Announces somebody who sleeps on a partition, and will look at it once more before.
+    pub(crate) fn sleep(&self, partition: i32) -> Result<()> {
+        self.bells(partition)?.sleep();
+        if let (Some(lookout), Ok(log)) = (&self.context.lookout, self.log(partition)) {
+            lookout.announce(&log);
+        }
+        Ok(())
+    }
+
+    /// Whether another process may add records, which nobody here would hear of.
+    pub(crate) fn is_looked_at_by_hand(&self) -> bool {
+        self.context.lookout.as_ref().is_some_and(|lookout| lookout.is_by_hand())
     }
 
     pub(crate) fn report(&self, partition: i32, events: Vec<RecoveryEvent>) -> Option<PartitionReport> {
