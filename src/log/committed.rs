@@ -11,8 +11,6 @@ use crate::types::Offset;
 
 pub(crate) const FILE_NAME: &str = "logstead-committed";
 
-const BYTES: usize = 24;
-
 /// The end of the committed prefix: a segment, a position in it, and the offset that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Committed {
@@ -38,7 +36,7 @@ const ATTEMPTS: usize = 100;
 
 impl Slot {
     pub(crate) fn read(file: &dyn File) -> Result<Slot> {
-        let mut bytes = [0; BYTES];
+        let mut bytes = [0; Committed::BYTES];
         for _ in 0..ATTEMPTS {
             let read = file.read_at(&mut bytes, 0)?;
             let bytes = bytes.get(..read).unwrap_or_default();
@@ -55,8 +53,10 @@ impl Slot {
 }
 
 impl Committed {
-    pub(crate) fn encode(&self) -> [u8; BYTES] {
-        let mut bytes = [0; BYTES];
+    pub(crate) const BYTES: usize = 24;
+
+    pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.segment_base.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.position.to_be_bytes());
         bytes[12..20].copy_from_slice(&self.end_offset.to_be_bytes());
@@ -66,7 +66,7 @@ impl Committed {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Committed> {
-        let bytes: &[u8; BYTES] = bytes.try_into().ok()?;
+        let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
         let sum = u32::from_be_bytes(bytes[20..].try_into().ok()?);
         let committed = Committed {
             segment_base: Offset::from_be_bytes(bytes[..8].try_into().ok()?),
@@ -101,12 +101,12 @@ mod tests {
         let slot = Committed { segment_base: 40, position: 4_158, end_offset: 1_047 };
         let bytes = slot.encode();
         assert_eq!(Committed::decode(&bytes), Some(slot));
-        for bit in 0..BYTES * 8 {
+        for bit in 0..Committed::BYTES * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Committed::decode(&flipped), None, "bit {bit}");
         }
         assert_eq!(Committed::decode(&bytes[..23]), None);
-        assert_eq!(Committed::decode(&[0; BYTES]), None);
+        assert_eq!(Committed::decode(&[0; Committed::BYTES]), None);
     }
 }

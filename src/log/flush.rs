@@ -225,7 +225,7 @@ impl Log {
     }
 
     /// Syncs closed segments, and the active one if `active_too`, then moves what depends on it. Leader only.
-    fn sync(&self, active_too: bool) -> Result<()> {
+    pub(super) fn sync(&self, active_too: bool) -> Result<()> {
         if let Some(failure) = self.failure() {
             return Err(failure.clone());
         }
@@ -260,6 +260,29 @@ impl Log {
             self.bells.ring();
         }
         Ok(())
+    }
+
+    /// Syncs, and leaves word of it: from now on readers in other processes wait for such words.
+    pub(super) fn begin_to_tell(self: &Arc<Self>) {
+        let Some(_lead) = self.lead_until(None) else { return };
+        let (active, position, end) = {
+            let tail = self.tail.lock();
+            (Arc::clone(&tail.active), tail.active.written(), tail.next_offset)
+        };
+        // If it fails the log is poisoned, and whoever appends is told.
+        if self.sync(true).is_ok() {
+            self.note_committed(&active, position, end);
+        }
+    }
+
+    /// Takes the word back: readers in other processes look at what is written.
+    pub(super) fn cease_to_tell(self: &Arc<Self>) {
+        // A leader that began before may be about to leave one.
+        let Some(_lead) = self.lead_until(None) else { return };
+        if let Some(file) = self.committed_file.get() {
+            // Without it they stay where they are until the next open.
+            let _ = file.write_hint(&[0; Committed::BYTES], 0);
+        }
     }
 
     /// Leaves word of the committed end beside the segments.

@@ -26,7 +26,7 @@ use crate::limits::BATCH_HEADER_BYTES;
 use crate::record::BatchHeader;
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Fault, Scan, Segment, Step};
-use crate::storage::{File, Open};
+use crate::storage::{File, Open, read_small};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::types::{Durability, Offset, ReadOnly};
 
@@ -54,10 +54,16 @@ struct State {
     slot: Option<Arc<dyn File>>,
     /// The last word was that of a writer which tells what is committed.
     told: bool,
+    /// There are records, and no word of what is committed where one should be.
+    unsure: bool,
     /// Position and header of the last batch, where nobody tells that it is committed.
     last: Option<(u64, [u8; BATCH_HEADER_BYTES])>,
     /// When the names in the directory were compared, on the monotonic clock.
     compared_at: Duration,
+    /// `partition.metadata`: of a topic that was made later under the same name it says something else.
+    identity: Option<Vec<u8>>,
+    /// The directory is not this topic's any more.
+    gone: bool,
     /// How often the files were opened anew.
     reloads: u64,
 }
@@ -87,6 +93,7 @@ impl Follow {
         let Some(follow) = &log.follow else { return Ok(()) };
         let mut state = follow.state.lock();
         state.compared_at = log.context.clock.monotonic();
+        state.identity = log.identity()?;
         log.remember_last(&mut state)
     }
 }
@@ -94,16 +101,33 @@ impl Follow {
 impl Log {
     /// Takes up what the writer did since the last look. Nothing to do in a store that is open for writing.
     pub(crate) fn look(&self) -> Result<()> {
+        self.look_closely(false)
+    }
+
+    /// As [`Log::look`], at the names in the directory too if asked for.
+    pub(super) fn look_closely(&self, names: bool) -> Result<()> {
         let Some(follow) = &self.follow else { return Ok(()) };
         let before = self.high_watermark();
-        let looked = self.look_with(&mut follow.state.lock(), false);
-        if self.high_watermark() != before || looked.is_err() {
+        let (looked, unsure) = {
+            let mut state = follow.state.lock();
+            (self.look_with(&mut state, names), state.unsure)
+        };
+        if self.high_watermark() != before || looked.is_err() || unsure {
             self.bells.ring();
         }
         looked
     }
 
+    /// Whether there are records behind the end that is known, and no word of what is committed where these settings
+    /// promise one: they may have been changed.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.follow.as_ref().is_some_and(|follow| follow.state.lock().unsure)
+    }
+
     fn look_with(&self, state: &mut State, names_too: bool) -> Result<()> {
+        if state.gone {
+            return Err(self.deleted());
+        }
         let reload = match self.take_news(state) {
             Ok(None) => self.compare_names(state, names_too),
             other => other,
@@ -138,7 +162,7 @@ impl Log {
 
     /// Counts what lies behind the end that is known; or says why that is not enough.
     fn take_news(&self, state: &mut State) -> Result<Option<Reload>> {
-        state.told = false;
+        (state.told, state.unsure) = (false, false);
         if !self.contiguous || self.context.shows == ReadOnly::Written {
             return self.take_written(state);
         }
@@ -146,8 +170,12 @@ impl Log {
         state.told = matches!(slot, Slot::At(_));
         match slot {
             Slot::At(committed) => self.take_committed(committed),
-            // Its writer makes the slot before the first record. Or could not: the next open says more.
-            Slot::Absent if self.config().durability == Durability::Disk => Ok(None),
+            Slot::Absent if self.config().durability == Durability::Disk => {
+                // Its writer makes the slot before the first record, unless it could not.
+                let active = self.last_segment();
+                state.unsure = active.is_some_and(|active| active.is_outgrown().unwrap_or(false));
+                Ok(None)
+            }
             Slot::Unreadable => Ok(None),
             Slot::Absent | Slot::Empty => self.take_written(state),
         }
@@ -275,8 +303,17 @@ impl Log {
             return Ok(None);
         }
         state.compared_at = now;
+        let identity = self.identity()?;
+        let entries = match self.context.storage.list(&self.dir) {
+            Ok(entries) if state.identity.is_none() || state.identity == identity => entries,
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {
+                state.gone = true;
+                return Err(self.deleted());
+            }
+        };
         let mut listed = Vec::new();
-        for entry in self.context.storage.list(&self.dir)? {
+        for entry in entries {
             if let Some(SegmentFile::Log(base)) = SegmentFile::parse(&entry.name) {
                 listed.push((base, entry.len));
             }
@@ -293,6 +330,19 @@ impl Log {
             len.map_or(segment.written() == 0, |len| !segment.is_sealed() || len >= segment.written())
         };
         Ok((is_longer || !known.iter().all(is_there)).then_some(Reload::Names))
+    }
+
+    fn identity(&self) -> Result<Option<Vec<u8>>> {
+        read_small(self.context.storage.as_ref(), &self.dir.join("partition.metadata"))
+    }
+
+    fn deleted(&self) -> Error {
+        ErrorKind::TopicDeleted { topic: self.topic.to_string() }.into()
+    }
+
+    /// Whether the directory is not this topic's any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.follow.as_ref().is_some_and(|follow| follow.state.lock().gone)
     }
 
     /// Opens the files anew, and goes on with what they hold. While others move them all stays as it is: the next look
@@ -322,6 +372,8 @@ impl Log {
             state.slot = None;
             return self.remember_last(state);
         }
+        // Of a directory that is gone the next comparison tells.
+        state.compared_at = Duration::ZERO;
         Ok(())
     }
 

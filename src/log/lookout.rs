@@ -41,6 +41,21 @@ struct State {
     stopped: bool,
 }
 
+impl State {
+    /// The logs that changes concern, and whether names changed; they are watched no more.
+    fn take(&mut self, changes: Changes) -> Vec<(Weak<Log>, bool)> {
+        match changes {
+            Changes::In(found) => found
+                .iter()
+                .filter_map(|(number, names)| Some((self.watched.remove(number)?, *names)))
+                .collect(),
+            Changes::Anywhere => {
+                std::mem::take(&mut self.watched).into_values().map(|log| (log, true)).collect()
+            }
+        }
+    }
+}
+
 impl Lookout {
     /// With a thread of its own, or without.
     pub(crate) fn new(storage: &Arc<dyn Storage>, own_thread: bool) -> Arc<Lookout> {
@@ -109,27 +124,24 @@ impl Lookout {
                 if state.stopped {
                     return;
                 }
-                match changes {
-                    Changes::In(numbers) => numbers.iter().filter_map(|n| state.watched.remove(n)).collect(),
-                    Changes::Anywhere => std::mem::take(&mut state.watched).into_values().collect::<Vec<_>>(),
-                }
+                state.take(changes)
             };
-            for log in reported.iter().filter_map(Weak::upgrade) {
-                self.look_again(&log);
+            for (log, names) in reported.iter().filter_map(|(log, names)| Some((log.upgrade()?, *names))) {
+                self.look_again(&log, names);
             }
             self.look_at_others();
         }
     }
 
     /// Looks at a log whose change was reported, and has the next one reported too if somebody still sleeps on it.
-    fn look_again(&self, log: &Arc<Log>) {
+    fn look_again(&self, log: &Arc<Log>, names: bool) {
         let Some(follow) = &log.follow else { return };
         follow.announced.store(false, Ordering::SeqCst);
         if log.bells.have_sleepers() && !follow.announced.swap(true, Ordering::SeqCst) {
             self.take_on(log, &log.dir);
         }
         // Its error is for those who read: they are woken, look, and meet it again.
-        let _ = log.look();
+        let _ = log.look_closely(names);
     }
 
     /// Looks at the logs that nobody watches, as long as somebody sleeps on them.

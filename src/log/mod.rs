@@ -24,6 +24,7 @@ mod read;
 mod records;
 mod recover;
 mod roll;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod transactions;

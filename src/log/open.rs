@@ -10,21 +10,18 @@
 //! - Behind a cut, and behind a gap that a crash left, nothing is served; it is set aside.
 //! - Rot is reported and stays where it is: no file with committed records is cut, emptied or removed.
 
-use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::{Committed, FILE_NAME as COMMITTED};
-use super::recover::{RecoveryEvent, Verdict, judge, set_aside, valid_behind};
+use super::recover::{RecoveryEvent, Verdict, judge, valid_behind};
 use super::{Bells, Context, Log, Tail, flush::Flush, follow, follow::Follow, records::Source};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::SEGMENT_BYTES_MAX;
 use crate::record::{BatchHeader, Invalid};
-use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Scan, Segment, SegmentConfig, Step};
-use crate::storage::{Entry, EntryKind, Open};
+use crate::storage::Open;
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, RwLock};
 use crate::types::{Durability, Offset, ReadOnly, TopicName};
 
@@ -50,22 +47,24 @@ struct Walked {
 }
 
 pub(super) struct Opening<'c> {
-    context: &'c Context,
-    topic: &'c TopicName,
-    partition: i32,
-    dir: Arc<Path>,
-    config: &'c TopicConfig,
-    hints: OpenHints,
-    proven: Offset,
+    pub(super) context: &'c Context,
+    pub(super) topic: &'c TopicName,
+    pub(super) partition: i32,
+    pub(super) dir: Arc<Path>,
+    pub(super) config: &'c TopicConfig,
+    pub(super) hints: OpenHints,
+    pub(super) proven: Offset,
+    /// A writer left word of what is committed.
+    pub(super) slot_seen: bool,
     /// Where a reader stops that shows what is committed, when a writer left word of it.
-    limit: Option<Offset>,
+    pub(super) limit: Option<Offset>,
     /// A name that says that somebody is exchanging segments.
-    in_flux: Option<String>,
+    pub(super) in_flux: Option<String>,
     /// What the leader-epoch checkpoint says, if it can be read.
-    epochs: Option<Vec<(i32, Offset)>>,
+    pub(super) epochs: Option<Vec<(i32, Offset)>>,
     /// The youngest epoch among the batches that were looked at.
-    seen_epoch: i32,
-    events: Vec<RecoveryEvent>,
+    pub(super) seen_epoch: i32,
+    pub(super) events: Vec<RecoveryEvent>,
 }
 
 impl Log {
@@ -78,9 +77,7 @@ impl Log {
         hints: OpenHints,
         bells: Arc<Bells>,
     ) -> Result<(Arc<Log>, Vec<RecoveryEvent>)> {
-        let open = || {
-            Log::open_once(context, topic, partition, &config, hints.clone(), Arc::clone(&bells))
-        };
+        let open = || Log::open_once(context, topic, partition, &config, hints.clone(), Arc::clone(&bells));
         follow::while_moving(context.read_only, open)
     }
 
@@ -99,7 +96,7 @@ impl Log {
         }
         let log_start = opening.log_start(&segments);
         let leader_epoch = opening.leader_epoch();
-        let Opening { dir, hints, events, .. } = opening;
+        let Opening { dir, hints, events, slot_seen, .. } = opening;
         let Some(active) = segments.last().map(Arc::clone) else {
             return Err(ErrorKind::Damaged {
                 topic: topic.to_string(),
@@ -144,6 +141,10 @@ impl Log {
             log.open_committed_file();
             // From the first moment on, for readers in other processes.
             log.note_committed(&active, active.written(), next_offset);
+        } else if slot_seen && !context.read_only {
+            // Left of a topic that was a `Disk` one: the crash came before it was taken back.
+            log.open_committed_file();
+            log.cease_to_tell();
         }
         let jittered = log.jittered_segment_ms(config);
         log.tail.lock().segment_ms = jittered;
@@ -192,6 +193,7 @@ impl<'c> Opening<'c> {
             config,
             hints,
             proven,
+            slot_seen: slot.is_some(),
             limit: limit.map(|slot| slot.end_offset),
             in_flux: None,
             epochs: None,
@@ -295,60 +297,6 @@ impl<'c> Opening<'c> {
             self.context.storage.sync_dir(&self.dir)?;
         }
         Ok((segments, next_offset))
-    }
-
-    /// Names and lengths of the `.log` files, rising; left-overs of interrupted operations are removed.
-    fn survey(&mut self) -> Result<Vec<(Offset, u64)>> {
-        let mut entries = self.context.storage.list(&self.dir)?;
-        if self.context.read_only {
-            // A segment that has one behind it is complete: its length is taken after that one was seen.
-            let is_log = |entry: &Entry| matches!(SegmentFile::parse(&entry.name), Some(SegmentFile::Log(_)));
-            let seen: HashSet<String> = entries.into_iter().filter(is_log).map(|entry| entry.name).collect();
-            entries = self.context.storage.list(&self.dir)?;
-            entries.retain(|entry| !is_log(entry) || seen.contains(&entry.name));
-        }
-        let mut logs = Vec::new();
-        let mut indexes = Vec::new();
-        let mut leftovers = Vec::new();
-        for entry in &entries {
-            match SegmentFile::parse(&entry.name) {
-                Some(SegmentFile::Log(_)) if entry.kind != EntryKind::File => {
-                    let name = &entry.name;
-                    let why = format!("{name} is a link or a directory: put the file back, or move it away");
-                    return Err(self.damaged(why));
-                }
-                _ if entry.kind != EntryKind::File => {}
-                Some(SegmentFile::Log(_)) if entry.len > SEGMENT_BYTES_MAX => {
-                    return Err(self.damaged(format!(
-                        "{} has {} bytes, more than a segment can have: restore it, or move it away",
-                        entry.name, entry.len
-                    )));
-                }
-                Some(SegmentFile::Log(base)) => logs.push((base, entry.len)),
-                Some(SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
-                    indexes.push((base, entry.name.clone()));
-                }
-                Some(SegmentFile::Deleted | SegmentFile::Cleaned) => leftovers.push(entry.name.clone()),
-                Some(SegmentFile::Swap) if self.context.read_only => self.in_flux = Some(entry.name.clone()),
-                Some(SegmentFile::Swap) => return Err(self.interrupted(&entry.name)),
-                Some(SegmentFile::TransactionIndex(_) | SegmentFile::Snapshot(_)) | None => {}
-            }
-        }
-        logs.sort_unstable();
-        if self.in_flux.is_some() {
-            return Ok(Vec::new());
-        }
-        let bases: BTreeSet<Offset> = logs.iter().map(|log| log.0).collect();
-        leftovers.extend(indexes.into_iter().filter(|(base, _)| !bases.contains(base)).map(|(_, name)| name));
-        if !self.context.read_only && !leftovers.is_empty() {
-            for name in leftovers {
-                let file = self.dir.join(name);
-                self.context.storage.remove_file(&file)?;
-                self.events.push(RecoveryEvent::LeftoverRemoved { file });
-            }
-            self.context.storage.sync_dir(&self.dir)?;
-        }
-        Ok(logs)
     }
 
     fn segment(&self, base: Offset) -> Arc<Segment> {
@@ -508,11 +456,6 @@ impl<'c> Opening<'c> {
         }
     }
 
-    /// A `Disk` topic of this crate: its writer leaves word of what is committed, and bounds what is not.
-    fn is_ours_on_disk(&self) -> bool {
-        self.hints.contiguous && self.config.durability == Durability::Disk
-    }
-
     /// How much a crash can leave behind unsynced.
     fn window(&self) -> Option<u64> {
         self.config.unsynced_window().filter(|_| self.hints.contiguous)
@@ -542,63 +485,6 @@ impl<'c> Opening<'c> {
         Ok(())
     }
 
-    fn cut_tail(
-        &mut self,
-        segment: &Segment,
-        position: u64,
-        len: u64,
-        why: Invalid,
-        keep: bool,
-    ) -> Result<()> {
-        if self.context.read_only {
-            return Ok(());
-        }
-        let quarantine = match keep {
-            true => Some(set_aside(self.context.storage.as_ref(), &self.dir, segment, position, len)?),
-            false => None,
-        };
-        let file = segment.file(Open::Write)?;
-        file.set_len(position)?;
-        file.sync_data()?;
-        self.events.push(RecoveryEvent::TailCut {
-            file: segment.path(),
-            position,
-            bytes: len - position,
-            why: why.to_string(),
-            quarantine,
-        });
-        Ok(())
-    }
-
-    /// Takes segments out of the log.
-    fn set_aside_all(&mut self, later: &[(Offset, u64)]) -> Result<()> {
-        if later.is_empty() || self.context.read_only {
-            return Ok(());
-        }
-        let storage = &self.context.storage;
-        for &(base, len) in later {
-            let file = self.dir.join(name::log(base));
-            let quarantine = (len > 0).then(|| self.dir.join(name::quarantine(base, 0)));
-            match &quarantine {
-                Some(to) => storage.rename(&file, to)?,
-                None => storage.remove_file(&file)?,
-            }
-            self.remove_indexes(base)?;
-            self.events.push(RecoveryEvent::SegmentSetAside { file, quarantine });
-        }
-        storage.sync_dir(&self.dir)
-    }
-
-    fn remove_indexes(&self, base: Offset) -> Result<()> {
-        for name in [name::offset_index(base), name::time_index(base)] {
-            match self.context.storage.remove_file(&self.dir.join(name)) {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Leaves a damaged last segment as it is; appends go to a fresh one behind everything that was committed.
     fn go_on_behind_rot(
         &mut self,
@@ -624,12 +510,12 @@ impl<'c> Opening<'c> {
         self.fresh(start)
     }
 
-    fn interrupted(&self, name: &str) -> Error {
+    pub(super) fn interrupted(&self, name: &str) -> Error {
         let why = "is left from a compaction that was interrupted: let the broker that made it start once";
         self.damaged(format!("{name} {why}"))
     }
 
-    fn damaged(&self, why: String) -> Error {
+    pub(super) fn damaged(&self, why: String) -> Error {
         ErrorKind::Damaged { topic: self.topic.to_string(), partition: self.partition, why }.into()
     }
 }

@@ -164,6 +164,11 @@ impl Segment {
         self.sealed.load(Ordering::Acquire)
     }
 
+    /// Whether the file is longer than what is known of it.
+    pub(crate) fn is_outgrown(&self) -> Result<bool> {
+        Ok(self.file(Open::Read)?.len()? > self.written())
+    }
+
     /// Whether its files may be mapped.
     pub(crate) fn maps(&self) -> bool {
         self.config.maps

@@ -15,8 +15,9 @@ use crate::sync::{Condvar, Mutex};
 /// What was reported.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Changes {
-    /// In these directories, by the numbers that [`Watch::watch`] gave; empty when the time was up.
-    In(Vec<i32>),
+    /// In these directories, by the numbers that [`Watch::watch`] gave; empty when the time was up. `true`: of names,
+    /// not of bytes.
+    In(Vec<(i32, bool)>),
     /// Perhaps anywhere: the system lost count.
     Anywhere,
 }
@@ -111,7 +112,7 @@ mod linux {
                 }
                 // That a watch has ended is said behind what ended it.
                 if !event.events().contains(ReadFlags::IGNORED) {
-                    changed.push(event.wd());
+                    changed.push((event.wd(), !event.events().contains(ReadFlags::MODIFY)));
                 }
             }
             Changes::In(changed)
@@ -182,20 +183,22 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::create_dir_all(&other).unwrap();
         let watch = of_the_system();
-        let change = |change: &dyn Fn()| {
+        let change = |names: bool, change: &dyn Fn()| {
             let number = watch.watch(&dir).unwrap();
             assert_eq!(watch.wait(NOW), Changes::In(vec![]), "nothing happened yet");
             change();
-            assert_eq!(watch.wait(LONG), Changes::In(vec![number]));
+            assert_eq!(watch.wait(LONG), Changes::In(vec![(number, names)]));
             assert_eq!(watch.wait(NOW), Changes::In(vec![]), "reported already");
         };
         watch.watch(&other).unwrap();
-        change(&|| std::fs::write(dir.join("f"), b"").unwrap());
-        change(&|| std::fs::write(dir.join("f"), b"bytes").unwrap());
-        change(&|| std::fs::File::options().write(true).open(dir.join("f")).unwrap().set_len(1).unwrap());
-        change(&|| std::fs::rename(dir.join("f"), dir.join("g")).unwrap());
-        change(&|| std::fs::remove_file(dir.join("g")).unwrap());
-        change(&|| std::fs::remove_dir(&dir).unwrap());
+        change(true, &|| std::fs::write(dir.join("f"), b"").unwrap());
+        change(false, &|| std::fs::write(dir.join("f"), b"bytes").unwrap());
+        change(false, &|| {
+            std::fs::File::options().write(true).open(dir.join("f")).unwrap().set_len(1).unwrap()
+        });
+        change(true, &|| std::fs::rename(dir.join("f"), dir.join("g")).unwrap());
+        change(true, &|| std::fs::remove_file(dir.join("g")).unwrap());
+        change(true, &|| std::fs::remove_dir(&dir).unwrap());
         assert_eq!(watch.watch(&dir), None, "it is gone");
     }
 }

@@ -5,6 +5,7 @@
 //! - The mark of a clean stop is written last, and only when every partition closed without an error.
 //! - A checkpoint never says more than what is synced.
 
+mod follow;
 mod maintenance;
 mod meta;
 mod open;
@@ -182,6 +183,9 @@ impl Store {
             report: opened.report,
             closed: AtomicBool::new(false),
         });
+        if read_only {
+            follow::begin(&shared);
+        }
         if !read_only && !shared.report.clean {
             // On a full disk the store opens all the same; they are tried again.
             let _ = shared.write_checkpoints();

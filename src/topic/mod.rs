@@ -24,7 +24,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock, in_parallel};
 use crate::time::Clock;
 use crate::types::TopicName;
 
-use catalog::TopicId;
+use catalog::{Catalog, TopicId};
 use table::Table;
 
 pub use partition::{BatchReceipt, Partition, Scan};
@@ -138,6 +138,30 @@ impl TopicInner {
         self.id.or_else(file)
     }
 
+    /// Whether another process, in whose files both were found, means the same topic by them.
+    pub(crate) fn is_same(&self, found: &TopicInner) -> bool {
+        self.id == found.id && !self.opened_logs().iter().any(|(_, log)| log.is_gone())
+    }
+
+    /// Takes up settings and partitions that another process gave the topic.
+    pub(crate) fn follow(&self, found: &TopicInner) {
+        if self.config() != found.config() {
+            self.set_config(TopicConfig::clone(&found.config()));
+        }
+        for (number, slot) in found.slots().enumerate() {
+            let State::NotOpened(hints) = &*slot.state.read() else { continue };
+            match self.slots.get(number) {
+                None => self.add(vec![Some(hints.clone())]),
+                Some(known) => {
+                    let mut state = known.state.write();
+                    if matches!(*state, State::Absent) {
+                        *state = State::NotOpened(hints.clone());
+                    }
+                }
+            }
+        }
+    }
+
     fn slots(&self) -> impl Iterator<Item = &Slot> {
         (0..self.partitions() as usize).filter_map(|number| self.slots.get(number))
     }
@@ -190,11 +214,26 @@ impl TopicInner {
         match open {
             Some(log) if self.context.read_only => {
                 log.look()?;
+                if log.is_unsure() && self.reread_config()? {
+                    log.look()?;
+                }
                 Ok(log)
             }
             Some(log) => Ok(log),
             None => self.open(partition).map(|(log, _)| log),
         }
+    }
+
+    /// Whether another process changed the settings since.
+    #[cold]
+    fn reread_config(&self) -> Result<bool> {
+        let catalog = Catalog::read(self.context.storage.as_ref(), &self.context.root)?;
+        let entry = catalog.topics.get(&self.name).filter(|entry| Some(entry.id) == self.id);
+        let new = entry.filter(|entry| entry.config != *self.config());
+        if let Some(entry) = new {
+            self.set_config(entry.config.clone());
+        }
+        Ok(new.is_some())
     }
 
     /// The partition's log, and what opening it found if it was this call that opened it.
