@@ -94,7 +94,7 @@ pub use store::{
 };
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
-pub use types::{Acks, Compression, Durability, Offset, TimestampType};
+pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType};
 
 /// Chapters that belong to no single item.
 pub mod guide {

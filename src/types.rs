@@ -29,6 +29,18 @@ impl fmt::Display for Durability {
     }
 }
 
+/// What a store that was opened read-only shows: see
+/// [`StoreOptions::read_only`](crate::StoreOptions::read_only).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ReadOnly {
+    /// What is committed: nothing that a crash of the writer can take back.
+    #[default]
+    Committed,
+    /// All that was written and is whole, committed or not. Unsafe to act on: a crash, or a failed sync, can take
+    /// records back, and others get their offsets.
+    Written,
+}
+
 /// When a delivery completes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Acks {

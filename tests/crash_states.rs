@@ -118,10 +118,25 @@ impl Run {
         (store, end)
     }
 
+    /// How many records a reader is shown before a writer recovered the disk; it changes nothing.
+    fn shown(&self, disk: &SimDisk) -> usize {
+        let before = disk.content_hash();
+        let Ok(store) = self.options(disk).open_read_only(DIR) else { return 0 };
+        let shown = store.topic("t").map_or(0, |topic| {
+            let partition = topic.partition(0).unwrap_or_else(|error| panic!("{error}"));
+            check(&partition, &self.sent).unwrap()
+        });
+        store.close().unwrap();
+        assert_eq!(disk.content_hash(), before, "a reader changed something");
+        shown
+    }
+
     /// All that must hold of a disk that a crash left.
     fn survives(&self, disk: &SimDisk, kept: Option<usize>, random: &mut Random) {
         let files = disk.files();
+        let shown = if random.one_in(3) { self.shown(disk) } else { 0 };
         let (store, end) = self.opens(disk, kept);
+        assert!(shown <= end, "a reader saw {shown} records, the writer found {end}");
         // Where there was no partition it was made just now, which is no recovery.
         let made = !files.iter().any(|file| file.starts_with("/s/data/t-0"));
         if random.one_in(8) {
@@ -251,7 +266,11 @@ fn kill_everywhere(durability: Durability) {
             || format!("seed {seed}, killed after operation {}", point.op()),
             || {
                 let disk = point.killed(seed);
-                let (store, end) = run.opens(&disk, run.acked_at(point.op()));
+                let acked = run.acked_at(point.op());
+                let shown = run.shown(&disk);
+                assert!(shown >= acked.unwrap_or(0), "a reader saw {shown} of {acked:?}");
+                let (store, end) = run.opens(&disk, acked);
+                assert!(shown <= end, "a reader saw {shown} records, the writer found {end}");
                 // The next life: what it acknowledges rests on files whose names nobody has synced so far.
                 let next = value(seed, end as u64, 50);
                 append_one(&store, "t", end, &next);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::ConsumerConfig;
 use crate::error::{ErrorKind, Result};
+use crate::limits::FOLLOW_INTERVAL;
 use crate::log::{Bell, Log, Records};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::topic::{TopicInner, Topics};
@@ -405,7 +406,8 @@ impl Consumer {
 
     /// Commits what assigned partitions hold above their high watermark. `true`: something may have come of it.
     fn commit_pending(&self, deadline: Instant) -> Result<bool> {
-        for assigned in self.assigned.iter().filter(|assigned| !assigned.paused) {
+        for assigned in self.assigned.iter().filter(|assigned| !assigned.paused && assigned.is_written_here())
+        {
             let log = assigned.log()?;
             let end = log.log_end();
             if log.high_watermark() < end && log.failure().is_none() {
@@ -418,7 +420,9 @@ impl Consumer {
     fn sleep(&mut self, deadline: Instant) -> Result<()> {
         self.arm()?;
         if !self.has_news() && !self.has_pending() {
-            self.bell.wait_until(deadline);
+            let by_hand = self.assigned.iter().any(|assigned| assigned.topic.is_looked_at_by_hand());
+            let look_by = Instant::now() + FOLLOW_INTERVAL;
+            self.bell.wait_until(if by_hand { deadline.min(look_by) } else { deadline });
         }
         self.disarm();
         if self.topics.is_closed() { Err(ErrorKind::Closed.into()) } else { Ok(()) }
@@ -428,7 +432,7 @@ impl Consumer {
     /// is looked at after this.
     fn arm(&mut self) -> Result<()> {
         self.armed = true;
-        self.assigned.iter().try_for_each(|a| a.topic.bells(a.partition).map(|bells| bells.sleep()))
+        self.assigned.iter().try_for_each(|a| a.topic.sleep(a.partition))
     }
 
     fn disarm(&mut self) {
@@ -444,7 +448,8 @@ impl Consumer {
     /// Whether an assigned partition holds records that are written and not committed.
     fn has_pending(&self) -> bool {
         let pending = |log: &Arc<Log>| log.high_watermark() < log.log_end() && log.failure().is_none();
-        self.assigned.iter().any(|assigned| !assigned.paused && assigned.log().is_ok_and(|log| pending(&log)))
+        let mut own = self.assigned.iter().filter(|assigned| !assigned.paused && assigned.is_written_here());
+        own.any(|assigned| assigned.log().is_ok_and(|log| pending(&log)))
     }
 
     fn has_news(&self) -> bool {

@@ -27,6 +27,11 @@ impl Assigned {
         self.topic.log(self.partition)
     }
 
+    /// Whether what is written to it passes through this store.
+    pub(super) fn is_written_here(&self) -> bool {
+        !self.topic.context.read_only
+    }
+
     pub(super) fn is(&self, topic: &str, partition: i32) -> bool {
         self.partition == partition && self.topic.name.as_str() == topic
     }

@@ -4,6 +4,8 @@
 //! - Settings change with the tail locked: a write goes by one or the other.
 //! - The high watermark never moves back. What was committed when the topic was a `PageCache` one stays so, and is
 //!   called safe on the disk ([`Log::durability`]) once it was synced.
+//! - Readers in other processes hold to `logstead-committed` where it says something: it does so before the first
+//!   record that must be synced, and no more once records need not be.
 
 use super::Log;
 use crate::config::TopicConfig;
@@ -14,8 +16,14 @@ use crate::types::Durability;
 impl Log {
     /// Goes by `config` from the next append on.
     pub(crate) fn set_config(self: &Arc<Self>, config: &Arc<TopicConfig>) {
-        if config.durability == Durability::Disk {
+        if self.context.read_only {
+            *self.config.write() = Arc::clone(config);
+            return;
+        }
+        let becomes = Some(config.durability).filter(|new| *new != self.config().durability);
+        if becomes == Some(Durability::Disk) {
             self.open_committed_file();
+            self.begin_to_tell();
         }
         {
             let mut tail = self.tail.lock();
@@ -31,6 +39,9 @@ impl Log {
                 }
                 self.high_watermark.fetch_max(tail.next_offset, Ordering::SeqCst);
             }
+        }
+        if becomes == Some(Durability::PageCache) {
+            self.cease_to_tell();
         }
         self.flush.wake_all();
         self.bells.ring();

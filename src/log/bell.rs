@@ -89,9 +89,13 @@ impl Bells {
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
     }
 
+    pub(crate) fn have_sleepers(&self) -> bool {
+        self.sleeping.load(Ordering::SeqCst) > 0
+    }
+
     /// Called after the high watermark was stored; free when nobody sleeps.
     pub(crate) fn ring(&self) {
-        if self.sleeping.load(Ordering::SeqCst) > 0 {
+        if self.have_sleepers() {
             let hung: Vec<Arc<Bell>> = self.bells.lock().iter().filter_map(Weak::upgrade).collect();
             for bell in hung {
                 bell.ring();

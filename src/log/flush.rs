@@ -274,6 +274,25 @@ impl Log {
         Ok((active, position, end))
     }
 
+    /// Syncs, and leaves word of it: from now on readers in other processes wait for such words.
+    pub(super) fn begin_to_tell(self: &Arc<Self>) {
+        let Some(_lead) = self.lead_until(None) else { return };
+        // If it fails the log is poisoned, and whoever appends is told.
+        if let Ok((active, position, end)) = self.sync(true) {
+            self.note_committed(&active, position, end);
+        }
+    }
+
+    /// Takes the word back: readers in other processes look at what is written.
+    pub(super) fn cease_to_tell(self: &Arc<Self>) {
+        // A leader that began before may be about to leave one.
+        let Some(_lead) = self.lead_until(None) else { return };
+        if let Some(file) = self.committed_file.get() {
+            // Without it they stay where they are until the next open.
+            let _ = file.write_hint(&[0; Committed::BYTES], 0);
+        }
+    }
+
     /// Leaves word of the committed end beside the segments.
     pub(super) fn note_committed(&self, active: &Segment, position: u64, end_offset: Offset) {
         let Some(file) = self.committed_file.get() else { return };

@@ -19,11 +19,14 @@ pub(crate) mod committed;
 mod copy;
 mod figures;
 mod flush;
+mod follow;
+mod lookout;
 mod open;
 mod read;
 mod records;
 mod recover;
 mod roll;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod transactions;
@@ -41,12 +44,13 @@ use crate::segment::{Segment, SegmentConfig};
 use crate::storage::{File, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, Ordering, RwLock};
 use crate::time::Clock;
-use crate::types::{Durability, Offset, TopicName};
+use crate::types::{Durability, Offset, ReadOnly, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
 pub(crate) use copy::Moment;
 pub(crate) use figures::LogFigures;
 pub(crate) use flush::{Completion, Source as PendingBatches};
+pub(crate) use lookout::Lookout;
 pub(crate) use open::OpenHints;
 pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
@@ -74,6 +78,10 @@ pub(crate) struct Context {
     pub(crate) checkpoint_due: AtomicBool,
     /// Why records are lost that a dropped producer or writer had taken: closing the store says so.
     pub(crate) unheard: Mutex<Option<Error>>,
+    /// What is shown, when it is read-only.
+    pub(crate) shows: ReadOnly,
+    /// Who looks for sleepers, when it is read-only.
+    pub(crate) lookout: Option<Arc<Lookout>>,
     pub(crate) unsynced: Unsynced,
     pub(crate) wake: Wake,
     pub(crate) pins: AllPins,
@@ -237,7 +245,9 @@ pub(crate) struct Log {
     committed_file: OnceLock<Arc<dyn File>>,
     failure: OnceLock<Error>,
     closed: AtomicBool,
-    transactions: OnceLock<transactions::Transactions>,
+    /// In a read-only store.
+    follow: Option<follow::Follow>,
+    transactions: RwLock<Option<Arc<transactions::Transactions>>>,
     pub(crate) bells: Arc<Bells>,
     source: Arc<records::Source>,
 }
@@ -372,6 +382,7 @@ impl Log {
             contiguous,
             index_interval_bytes: config.index_interval_bytes,
             segment_index_bytes: config.segment_index_bytes,
+            maps: true,
         }
     }
 

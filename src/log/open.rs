@@ -16,18 +16,16 @@ use std::path::Path;
 
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::{Committed, FILE_NAME as COMMITTED};
-use super::recover::{RecoveryEvent, Verdict, detach, judge, set_aside, valid_behind};
-use super::{Bells, Context, Log, Tail, flush::Flush, records::Source};
+use super::recover::{RecoveryEvent, Verdict, detach, judge, valid_behind};
+use super::{Bells, Context, Log, Tail, flush::Flush, follow, follow::Follow, records::Source};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::SEGMENT_BYTES_MAX;
 use crate::metrics::{Pins, SyncCounter, TrafficCounter};
 use crate::record::{BatchHeader, Invalid};
-use crate::segment::name::{self, SegmentFile};
-use crate::segment::{Segment, Step};
-use crate::storage::{EntryKind, Open};
+use crate::segment::{Segment, SegmentConfig, Step};
+use crate::storage::Open;
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, RwLock};
-use crate::types::{Durability, Offset, TopicName};
+use crate::types::{Durability, Offset, ReadOnly, TopicName};
 
 /// What the store knows of a partition before it is opened.
 #[derive(Clone, Debug, Default)]
@@ -50,24 +48,28 @@ struct Walked {
     cut: bool,
 }
 
-struct Opening<'c> {
-    context: &'c Context,
-    topic: &'c TopicName,
-    partition: i32,
-    dir: Arc<Path>,
-    config: &'c TopicConfig,
-    hints: OpenHints,
-    pins: Arc<Pins>,
-    proven: Offset,
+pub(super) struct Opening<'c> {
+    pub(super) context: &'c Context,
+    pub(super) topic: &'c TopicName,
+    pub(super) partition: i32,
+    pub(super) dir: Arc<Path>,
+    pub(super) config: &'c TopicConfig,
+    pub(super) hints: OpenHints,
+    pub(super) pins: Arc<Pins>,
+    pub(super) proven: Offset,
     /// A writer left word of what is committed.
-    slot_seen: bool,
+    pub(super) slot_seen: bool,
+    /// Where a reader stops that shows what is committed, when a writer left word of it.
+    pub(super) limit: Option<Offset>,
+    /// A name that says that somebody is exchanging segments.
+    pub(super) in_flux: Option<String>,
     /// What the leader-epoch checkpoint says, if it can be read.
-    epochs: Option<Vec<(i32, Offset)>>,
+    pub(super) epochs: Option<Vec<(i32, Offset)>>,
     /// The youngest epoch among the batches that were looked at.
-    seen_epoch: i32,
+    pub(super) seen_epoch: i32,
     /// The segments whose `.log` has names elsewhere: a checkpoint of the store, or the store it is one of.
-    shared: BTreeSet<Offset>,
-    events: Vec<RecoveryEvent>,
+    pub(super) shared: BTreeSet<Offset>,
+    pub(super) events: Vec<RecoveryEvent>,
 }
 
 impl Log {
@@ -80,12 +82,27 @@ impl Log {
         hints: OpenHints,
         bells: Arc<Bells>,
     ) -> Result<(Arc<Log>, Vec<RecoveryEvent>)> {
+        let open = || Log::open_once(context, topic, partition, &config, hints.clone(), Arc::clone(&bells));
+        follow::while_moving(context.read_only, open)
+    }
+
+    fn open_once(
+        context: &Arc<Context>,
+        topic: &TopicName,
+        partition: i32,
+        config: &Arc<TopicConfig>,
+        hints: OpenHints,
+        bells: Arc<Bells>,
+    ) -> Result<(Arc<Log>, Vec<RecoveryEvent>)> {
         let (pins, instance) = context.pins.add();
-        let mut opening = Opening::new(context, topic, partition, &config, hints, &pins)?;
+        let mut opening = Opening::new(context, topic, partition, config, hints, &pins)?;
         let (segments, next_offset) = opening.segments()?;
+        if let Some(name) = &opening.in_flux {
+            return Err(opening.interrupted(name));
+        }
         let log_start = opening.log_start(&segments);
         let leader_epoch = opening.leader_epoch();
-        let Opening { dir, hints, events, .. } = opening;
+        let Opening { dir, hints, events, slot_seen, .. } = opening;
         let Some(active) = segments.last().map(Arc::clone) else {
             return Err(ErrorKind::Damaged {
                 topic: topic.to_string(),
@@ -122,7 +139,8 @@ impl Log {
             committed_file: OnceLock::new(),
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
-            transactions: OnceLock::new(),
+            follow: context.read_only.then(Follow::default),
+            transactions: RwLock::new(None),
             bells,
             source: Arc::new(Source {
                 topic: topic.shared(),
@@ -131,16 +149,21 @@ impl Log {
                 pins,
                 read: TrafficCounter::default(),
             }),
-            config: RwLock::new(Arc::clone(&config)),
+            config: RwLock::new(Arc::clone(config)),
             dir,
         });
         if config.durability == Durability::Disk && !context.read_only {
             log.open_committed_file();
             // From the first moment on, for readers in other processes.
             log.note_committed(&active, active.written(), next_offset);
+        } else if slot_seen && !context.read_only {
+            // Left of a topic that was a `Disk` one: the crash came before it was taken back.
+            log.open_committed_file();
+            log.cease_to_tell();
         }
-        let jittered = log.jittered_segment_ms(&config);
+        let jittered = log.jittered_segment_ms(config);
         log.tail.lock().segment_ms = jittered;
+        Follow::begin(&log)?;
         Ok((log, events))
     }
 
@@ -161,7 +184,7 @@ impl Log {
 
 impl<'c> Opening<'c> {
     /// Finds out what is proven to be synced.
-    fn new(
+    pub(super) fn new(
         context: &'c Context,
         topic: &'c TopicName,
         partition: i32,
@@ -177,6 +200,7 @@ impl<'c> Opening<'c> {
             (_, Some(slot)) if hints.clean => slot.end_offset,
             (point, slot) => point.unwrap_or(0).max(slot.map_or(0, |slot| slot.end_offset)),
         };
+        let limit = slot.filter(|_| context.read_only && context.shows == ReadOnly::Committed);
         Ok(Opening {
             context,
             topic,
@@ -187,6 +211,8 @@ impl<'c> Opening<'c> {
             pins: Arc::clone(pins),
             proven,
             slot_seen: slot.is_some(),
+            limit: limit.map(|slot| slot.end_offset),
+            in_flux: None,
             epochs: None,
             seen_epoch: 0,
             shared: BTreeSet::new(),
@@ -194,8 +220,18 @@ impl<'c> Opening<'c> {
         })
     }
 
+    /// Whether a writer left word of where a reader has to stop.
+    pub(super) fn is_limited(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// Whether the segments found are not the whole log, since somebody is exchanging some of them.
+    pub(super) fn is_in_flux(&self) -> bool {
+        self.in_flux.is_some()
+    }
+
     /// All segments, the last one active, and the offset that comes next.
-    fn segments(&mut self) -> Result<(Vec<Arc<Segment>>, Offset)> {
+    pub(super) fn segments(&mut self) -> Result<(Vec<Arc<Segment>>, Offset)> {
         self.epochs = read_epochs(self.context.storage.as_ref(), &self.dir.join(LEADER_EPOCHS))
             .ok()
             .filter(|epochs| !epochs.is_empty());
@@ -281,62 +317,8 @@ impl<'c> Opening<'c> {
         Ok((segments, next_offset))
     }
 
-    /// Names and lengths of the `.log` files, rising; left-overs of interrupted operations are removed.
-    fn survey(&mut self) -> Result<Vec<(Offset, u64)>> {
-        let entries = self.context.storage.list(&self.dir)?;
-        let mut logs = Vec::new();
-        let mut indexes = Vec::new();
-        let mut leftovers = Vec::new();
-        self.shared.clear();
-        for entry in &entries {
-            match SegmentFile::parse(&entry.name) {
-                Some(SegmentFile::Log(_)) if entry.kind != EntryKind::File => {
-                    let name = &entry.name;
-                    let why = format!("{name} is a link or a directory: put the file back, or move it away");
-                    return Err(self.damaged(why));
-                }
-                _ if entry.kind != EntryKind::File => {}
-                Some(SegmentFile::Log(_)) if entry.len > SEGMENT_BYTES_MAX => {
-                    return Err(self.damaged(format!(
-                        "{} has {} bytes, more than a segment can have: restore it, or move it away",
-                        entry.name, entry.len
-                    )));
-                }
-                Some(SegmentFile::Log(base)) => {
-                    logs.push((base, entry.len));
-                    if entry.links > 1 {
-                        self.shared.insert(base);
-                    }
-                }
-                Some(SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
-                    indexes.push((base, entry.name.clone()));
-                }
-                Some(SegmentFile::Deleted | SegmentFile::Cleaned) => leftovers.push(entry.name.clone()),
-                Some(SegmentFile::Swap) => {
-                    return Err(self.damaged(format!(
-                        "{} is left from a compaction that was interrupted: let the broker that made it start once",
-                        entry.name
-                    )));
-                }
-                Some(SegmentFile::TransactionIndex(_) | SegmentFile::Snapshot(_)) | None => {}
-            }
-        }
-        logs.sort_unstable();
-        let bases: BTreeSet<Offset> = logs.iter().map(|log| log.0).collect();
-        leftovers.extend(indexes.into_iter().filter(|(base, _)| !bases.contains(base)).map(|(_, name)| name));
-        if !self.context.read_only && !leftovers.is_empty() {
-            for name in leftovers {
-                let file = self.dir.join(name);
-                self.context.storage.remove_file(&file)?;
-                self.events.push(RecoveryEvent::LeftoverRemoved { file });
-            }
-            self.context.storage.sync_dir(&self.dir)?;
-        }
-        Ok(logs)
-    }
-
     fn segment(&self, base: Offset) -> Arc<Segment> {
-        let config = Log::segment_config(self.config, self.hints.contiguous);
+        let config = self.segment_config();
         Arc::new(Segment::existing(
             &self.context.storage,
             &self.dir,
@@ -347,6 +329,12 @@ impl<'c> Opening<'c> {
         ))
     }
 
+    fn segment_config(&self) -> SegmentConfig {
+        let config = Log::segment_config(self.config, self.hints.contiguous);
+        // Beside a writer only what no recovery cuts: closed segments below the committed end.
+        SegmentConfig { maps: !self.context.read_only || self.limit.is_some(), ..config }
+    }
+
     /// A log of one empty segment.
     fn fresh(&self, base: Offset) -> Result<(Vec<Arc<Segment>>, Offset)> {
         if self.context.read_only {
@@ -354,7 +342,7 @@ impl<'c> Opening<'c> {
             segment.begin_index();
             return Ok((vec![segment], base));
         }
-        let config = Log::segment_config(self.config, self.hints.contiguous);
+        let config = self.segment_config();
         let now = self.context.clock.now_ms();
         let segment = Segment::create(&self.context.storage, &self.dir, base, config, &self.pins, now)?;
         segment.sync()?;
@@ -385,7 +373,7 @@ impl<'c> Opening<'c> {
         let mut rotten = false;
         let mut after_gap = false;
         loop {
-            if self.context.read_only && self.slot_seen && expected >= self.proven && self.is_ours_on_disk() {
+            if self.limit.is_some_and(|limit| expected >= limit) {
                 return Ok(Walked { end: scan.position(), next_offset: expected, rotten, cut: true });
             }
             let (position, why) = match scan.next(true)? {
@@ -463,8 +451,12 @@ impl<'c> Opening<'c> {
     }
 
     /// The first offset: of the first segment, unless the log is known to start elsewhere.
-    fn log_start(&mut self, segments: &[Arc<Segment>]) -> Offset {
+    pub(super) fn log_start(&mut self, segments: &[Arc<Segment>]) -> Offset {
         let first = segments.first().map_or(0, |first| first.base());
+        if self.context.read_only {
+            // Beside a writer that deletes, a checkpoint may be behind.
+            return self.hints.log_start.unwrap_or(0).max(first);
+        }
         let known = self.hints.log_start.or(self.epochs.as_ref().and_then(|e| e.first()).map(|e| e.1));
         match known {
             // The checkpoint of epochs moves with the log's start: what lies between is missing.
@@ -485,11 +477,6 @@ impl<'c> Opening<'c> {
             // Batches carry it outside of their checksums: only when there is nothing better.
             None => self.seen_epoch,
         }
-    }
-
-    /// A `Disk` topic of this crate: its writer leaves word of what is committed, and bounds what is not.
-    fn is_ours_on_disk(&self) -> bool {
-        self.hints.contiguous && self.config.durability == Durability::Disk
     }
 
     /// How much a crash can leave behind unsynced.
@@ -521,63 +508,6 @@ impl<'c> Opening<'c> {
         Ok(())
     }
 
-    fn cut_tail(
-        &mut self,
-        segment: &Segment,
-        position: u64,
-        len: u64,
-        why: Invalid,
-        keep: bool,
-    ) -> Result<()> {
-        if self.context.read_only {
-            return Ok(());
-        }
-        let quarantine = match keep {
-            true => Some(set_aside(self.context.storage.as_ref(), &self.dir, segment, position, len)?),
-            false => None,
-        };
-        let file = segment.file(Open::Write)?;
-        file.set_len(position)?;
-        file.sync_data()?;
-        self.events.push(RecoveryEvent::TailCut {
-            file: segment.path(),
-            position,
-            bytes: len - position,
-            why: why.to_string(),
-            quarantine,
-        });
-        Ok(())
-    }
-
-    /// Takes segments out of the log.
-    fn set_aside_all(&mut self, later: &[(Offset, u64)]) -> Result<()> {
-        if later.is_empty() || self.context.read_only {
-            return Ok(());
-        }
-        let storage = &self.context.storage;
-        for &(base, len) in later {
-            let file = self.dir.join(name::log(base));
-            let quarantine = (len > 0).then(|| self.dir.join(name::quarantine(base, 0)));
-            match &quarantine {
-                Some(to) => storage.rename(&file, to)?,
-                None => storage.remove_file(&file)?,
-            }
-            self.remove_indexes(base)?;
-            self.events.push(RecoveryEvent::SegmentSetAside { file, quarantine });
-        }
-        storage.sync_dir(&self.dir)
-    }
-
-    fn remove_indexes(&self, base: Offset) -> Result<()> {
-        for name in [name::offset_index(base), name::time_index(base)] {
-            match self.context.storage.remove_file(&self.dir.join(name)) {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Leaves a damaged last segment as it is; appends go to a fresh one behind everything that was committed.
     fn go_on_behind_rot(
         &mut self,
@@ -603,7 +533,12 @@ impl<'c> Opening<'c> {
         self.fresh(start)
     }
 
-    fn damaged(&self, why: String) -> Error {
+    pub(super) fn interrupted(&self, name: &str) -> Error {
+        let why = "is left from a compaction that was interrupted: let the broker that made it start once";
+        self.damaged(format!("{name} {why}"))
+    }
+
+    pub(super) fn damaged(&self, why: String) -> Error {
         ErrorKind::Damaged { topic: self.topic.to_string(), partition: self.partition, why }.into()
     }
 }

@@ -49,6 +49,10 @@ impl Log {
 
     /// Committed batches from the one that holds `from`; at least one if there is one.
     pub(crate) fn read(&self, from: Offset, options: ReadOptions) -> Result<Records> {
+        self.retried(|| self.read_once(from, options))
+    }
+
+    fn read_once(&self, from: Offset, options: ReadOptions) -> Result<Records> {
         let committed = self.high_watermark();
         let start = self.log_start();
         if !(start..=committed).contains(&from) {
@@ -95,6 +99,10 @@ impl Log {
 
     /// The first committed record that is as young as `timestamp`.
     pub(crate) fn offset_for_time(&self, timestamp: i64) -> Result<Option<(Offset, i64)>> {
+        self.retried(|| self.offset_for_time_once(timestamp))
+    }
+
+    fn offset_for_time_once(&self, timestamp: i64) -> Result<Option<(Offset, i64)>> {
         let end = self.high_watermark();
         let mut at = self.log_start();
         while at < end {
@@ -154,10 +162,11 @@ impl Log {
     fn segment_of(&self, offset: Offset) -> Option<Chosen> {
         let segments = self.segments.read();
         let after = segments.partition_point(|segment| segment.base() <= offset).max(1);
-        Some(Chosen {
-            segment: Arc::clone(segments.get(after - 1)?),
-            next_base: segments.get(after).map_or(Offset::MAX, |next| next.base()),
-        })
+        let segment = Arc::clone(segments.get(after - 1)?);
+        let next_base = segments.get(after).map_or(Offset::MAX, |next| next.base());
+        drop(segments);
+        self.note_read(&segment);
+        Some(Chosen { segment, next_base })
     }
 
     fn read_segment(
@@ -350,7 +359,7 @@ struct Walk<'l> {
     end: Offset,
     check_crcs: bool,
     /// Whose records do not count, when that is asked for.
-    transactions: Option<&'l Transactions>,
+    transactions: Option<Arc<Transactions>>,
     region: Region,
     at: usize,
     landing: Landing,
@@ -396,7 +405,7 @@ impl Walk<'_> {
         let start = self.at;
         self.at += size;
         self.expected = Some(header.next_offset());
-        let aborted = self.transactions.is_some_and(|transactions| transactions.is_aborted(&header));
+        let aborted = self.transactions.as_ref().is_some_and(|transactions| transactions.is_aborted(&header));
         if header.max_timestamp < self.not_older_than || aborted {
             return Ok(Step::LeftOut(header.next_offset()));
         }

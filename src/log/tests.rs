@@ -29,24 +29,30 @@ impl Bench {
         Bench { storage, root, clock: ManualClock::new(NOW_MS), _home: home }
     }
 
-    fn open_with(&self, config: &TopicConfig, hints: OpenHints) -> Opened {
-        self.try_open(config, hints).unwrap()
-    }
-
-    fn try_open(&self, config: &TopicConfig, hints: OpenHints) -> Result<Opened> {
-        let context = Arc::new(Context {
+    fn context(&self) -> Context {
+        Context {
             storage: Arc::clone(&self.storage),
             clock: Arc::new(self.clock.clone()),
             root: self.root.clone(),
             read_only: false,
             threads: 1,
+            shows: ReadOnly::Committed,
+            lookout: None,
             dirty_max: 100,
             checkpoint_due: AtomicBool::default(),
             unheard: Mutex::default(),
+            pins: Default::default(),
             unsynced: Unsynced::default(),
             wake: Wake::default(),
-            pins: Default::default(),
-        });
+        }
+    }
+
+    fn open_with(&self, config: &TopicConfig, hints: OpenHints) -> Opened {
+        self.try_open(config, hints).unwrap()
+    }
+
+    fn try_open(&self, config: &TopicConfig, hints: OpenHints) -> Result<Opened> {
+        let context = Arc::new(self.context());
         Log::open(&context, &TopicName::new("t").unwrap(), 0, Arc::new(config.clone()), hints, Arc::default())
     }
 
@@ -851,4 +857,62 @@ fn a_wrong_start_checkpoint_removes_nothing_of_a_log_of_ours() {
             assert_eq!(append(&log, -1), proven);
         });
     }
+}
+
+/// A batch of a transaction, or its marker.
+fn of_producer(offset: Offset, producer_id: i64, marker: Option<crate::record::ControlType>) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(0);
+    let control = marker.is_some();
+    let sequence = if control { -1 } else { 0 };
+    builder.set_fields(crate::record::BatchFields {
+        producer_id,
+        producer_epoch: 0,
+        base_sequence: sequence,
+        transactional: true,
+        control,
+        ..Default::default()
+    });
+    match marker {
+        Some(marker) => builder.push_end_marker(1, marker, 0).unwrap(),
+        None => builder.push(1, Some(b"key"), Some(b"value"), &[]).unwrap(),
+    };
+    let mut sealed = builder.seal(Compression::None, None, &mut Vec::new()).unwrap();
+    sealed.place(offset, 0);
+    sealed.bytes().to_vec()
+}
+
+#[test]
+fn beside_a_broker_what_becomes_of_a_transaction_is_seen_when_it_is_decided() {
+    use crate::config::IsolationLevel::ReadCommitted;
+    use crate::record::ControlType::{Abort, Commit};
+    each(|bench| {
+        let batches = [
+            of_producer(0, 7, None),
+            of_producer(1, 8, None),
+            of_producer(2, 7, Some(Abort)),
+            of_producer(3, 7, None),
+            of_producer(4, 8, Some(Commit)),
+            of_producer(5, 7, Some(Commit)),
+        ];
+        bench.plant(0, &batches[..1]);
+        let context = Arc::new(Context {
+            read_only: true,
+            lookout: Some(Lookout::new(&bench.storage, false)),
+            ..bench.context()
+        });
+        let (name, config) = (TopicName::new("t").unwrap(), Arc::new(page_cache()));
+        let (log, _) = Log::open(&context, &name, 0, config, OpenHints::default(), Arc::default()).unwrap();
+        // The last stable offset, and what is shown below it.
+        let expected: [(Offset, &[Offset]); 6] =
+            [(0, &[]), (0, &[]), (1, &[]), (1, &[]), (3, &[1]), (6, &[1, 3])];
+        for (i, (end, shown)) in expected.into_iter().enumerate() {
+            bench.plant(0, &batches[..=i]);
+            log.look().unwrap();
+            assert_eq!(log.high_watermark(), i as Offset + 1);
+            assert_eq!(log.read_end(ReadCommitted).unwrap(), end, "after batch {i}");
+            let options = ReadOptions { isolation_level: ReadCommitted, ..ReadOptions::max_bytes(1 << 20) };
+            let records = log.read(0, options).unwrap();
+            assert_eq!(records.iter().map(|record| record.offset()).collect::<Vec<_>>(), shown);
+        }
+    });
 }

@@ -1,22 +1,27 @@
 //! Which records of transactions count, in a partition that a broker wrote: this crate writes no transactions yet, so
-//! what is found when the log is first read this way stays true.
+//! what is found when the log is first read this way stays true. Beside a broker that writes on, what came since is
+//! looked at too.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::Log;
 use crate::error::Result;
 use crate::record::{BatchHeader, ControlType, RecordIter, verify_crc};
-use crate::segment::Step;
+use crate::segment::{Fault, Segment, Step};
 use crate::storage::Open;
+use crate::sync::Arc;
 use crate::types::Offset;
 
 /// The fate of the transactions of a partition.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Transactions {
     /// First data offset and marker of each aborted transaction, by producer, in order.
     aborted: HashMap<i64, Vec<(Offset, Offset)>>,
     /// First data offset of the transaction that each producer has open.
     open: HashMap<i64, Offset>,
+    /// Everything below was looked at.
+    end: Offset,
 }
 
 impl Transactions {
@@ -54,38 +59,63 @@ impl Transactions {
 }
 
 impl Log {
-    /// Goes over all batches once, on first use.
-    pub(super) fn transactions(&self) -> Result<&Transactions> {
-        if let Some(transactions) = self.transactions.get() {
-            return Ok(transactions);
-        }
-        let mut found = Transactions::default();
+    /// Goes over all batches on first use, and over those that a writer elsewhere added since.
+    pub(super) fn transactions(&self) -> Result<Arc<Transactions>> {
+        let known = self.transactions.read().clone();
+        let end = self.high_watermark();
+        let mut found = match known {
+            Some(known) if self.follow.is_none() || known.end >= end => return Ok(known),
+            Some(known) => Transactions::clone(&known),
+            None => Transactions::default(),
+        };
         // Offsets without gaps: made here, where nobody writes transactions.
         let segments = if self.contiguous { Vec::new() } else { self.segments.read().clone() };
-        for segment in segments {
-            let file = segment.file(Open::Read)?;
-            let mut scan = segment.scan(file.as_ref(), 0, segment.visible());
-            loop {
-                match scan.next(false)? {
-                    Step::Batch { position, header } if header.is_transactional() => {
-                        let marker = match header.is_control() {
-                            true => Some(control_type(
-                                &header,
-                                segment.read(position, header.size() as u64)?.bytes(),
-                            )),
-                            false => None,
-                        };
-                        found.note(&header, marker);
-                    }
-                    Step::Batch { .. } => {}
-                    Step::End => break,
-                    // Reads report the damage; a marker in it leaves its transaction open.
-                    Step::Bad { .. } if scan.resync()?.is_none() => break,
-                    Step::Bad { .. } => {}
+        let first = segments.partition_point(|segment| segment.base() <= found.end).saturating_sub(1);
+        for segment in segments.iter().skip(first) {
+            self.note_transactions(segment, found.end..end, &mut found)?;
+        }
+        found.end = end;
+        let found = Arc::new(found);
+        *self.transactions.write() = Some(Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// Takes the batches whose offsets lie in `new`.
+    fn note_transactions(
+        &self,
+        segment: &Segment,
+        new: Range<Offset>,
+        found: &mut Transactions,
+    ) -> Result<()> {
+        let from = match segment.find(new.start) {
+            Ok(Some(landing)) => landing.position,
+            Ok(None) if new.start > segment.base() => return Ok(()),
+            Ok(None) | Err(Fault::Bytes { .. }) => 0,
+            Err(Fault::Disk(error)) => return Err(error),
+        };
+        let file = segment.file(Open::Read)?;
+        let mut scan = segment.scan(file.as_ref(), from, segment.visible());
+        loop {
+            match scan.next(false)? {
+                Step::Batch { header, .. } if header.base_offset >= new.end => return Ok(()),
+                Step::Batch { position, header }
+                    if header.is_transactional() && header.base_offset >= new.start =>
+                {
+                    let marker = match header.is_control() {
+                        true => {
+                            Some(control_type(&header, segment.read(position, header.size() as u64)?.bytes()))
+                        }
+                        false => None,
+                    };
+                    found.note(&header, marker);
                 }
+                Step::Batch { .. } => {}
+                Step::End => return Ok(()),
+                // Reads report the damage; a marker in it leaves its transaction open.
+                Step::Bad { .. } if scan.resync()?.is_none() => return Ok(()),
+                Step::Bad { .. } => {}
             }
         }
-        Ok(self.transactions.get_or_init(|| found))
     }
 }
 

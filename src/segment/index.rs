@@ -115,6 +115,13 @@ impl Segment {
         }
     }
 
+    /// Drops the index of a sealed segment from memory; it is read again when it is asked.
+    pub(crate) fn forget_index(&self) {
+        if self.is_sealed() {
+            *self.index.write() = Index::NotLoaded;
+        }
+    }
+
     /// Brings the index of a sealed segment to its files and drops it from memory. If that fails the files are
     /// removed: a missing index is rebuilt, a short one would be believed.
     pub(crate) fn close_index(&self) {
@@ -197,7 +204,7 @@ impl Segment {
             None => Ok(self.base),
             Some(entry) if self.entry_holds(entry)? => Ok(entry.offset),
             // The index in memory is still being written: it stays as it is.
-            Some(_) if !self.sealed.load(Ordering::Acquire) => Ok(self.base),
+            Some(_) if !self.is_sealed() => Ok(self.base),
             Some(_) => {
                 self.rebuild_index()?;
                 if self.damaged.load(Ordering::Acquire) {
@@ -254,7 +261,8 @@ impl Segment {
         if len == 0 {
             return Ok(Some(Region::heap(Vec::new())));
         }
-        if let Some(map) = file.map(len)? {
+        let map = if self.config.maps { file.map(len)? } else { None };
+        if let Some(map) = map {
             map.publish(len);
             return Ok(Region::map(map, 0..len));
         }

@@ -41,6 +41,8 @@ pub(crate) struct SegmentConfig {
     pub(crate) contiguous: bool,
     pub(crate) index_interval_bytes: u64,
     pub(crate) segment_index_bytes: u64,
+    /// Nobody cuts its closed files any more: they may be mapped.
+    pub(crate) maps: bool,
 }
 
 /// Why a read stopped: the disk, or the bytes.
@@ -178,6 +180,21 @@ impl Segment {
         self.visible.load(Ordering::Acquire)
     }
 
+    /// Whether it is closed for writing.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    /// Whether the file is longer than what is known of it.
+    pub(crate) fn is_outgrown(&self) -> Result<bool> {
+        Ok(self.file(Open::Read)?.len()? > self.written())
+    }
+
+    /// Whether its files may be mapped.
+    pub(crate) fn maps(&self) -> bool {
+        self.config.maps
+    }
+
     /// Whether bytes were written that no sync covers.
     pub(crate) fn is_dirty(&self) -> bool {
         self.synced.load(Ordering::Acquire) < self.written() || !self.entry_synced.load(Ordering::Acquire)
@@ -264,7 +281,7 @@ impl Segment {
     pub(crate) fn find(&self, offset: Offset) -> Result<Option<Landing>, Fault> {
         let visible = self.visible();
         let mut hint = self.hint(offset, visible)?;
-        if matches!(hint, Hint::Wrong) && self.sealed.load(Ordering::Acquire) {
+        if matches!(hint, Hint::Wrong) && self.is_sealed() {
             self.rebuild_index()?;
             hint = self.hint(offset, visible)?;
         }
@@ -390,7 +407,7 @@ impl Segment {
     /// `len` visible bytes at `position`: a piece of the map when sealed, else a copy on the heap.
     pub(crate) fn read(&self, position: u64, len: u64) -> Result<Region> {
         let end = position.saturating_add(len).min(self.visible());
-        if self.sealed.load(Ordering::Acquire)
+        if self.is_sealed()
             && let Some(map) = self.map()?
             && let Some(region) = Region::map(Arc::clone(map), position..end)
         {
@@ -403,7 +420,7 @@ impl Segment {
     }
 
     fn mapped_bytes(&self, range: std::ops::Range<u64>) -> Result<Option<&[u8]>> {
-        if !self.sealed.load(Ordering::Acquire) {
+        if !self.is_sealed() {
             return Ok(None);
         }
         Ok(self.map()?.and_then(|map| map.slice(range)))
@@ -414,7 +431,8 @@ impl Segment {
             return Ok(map.as_ref());
         }
         let written = self.written();
-        let map = if written == 0 { None } else { self.file(Open::Read)?.map(written)? };
+        let map =
+            if written == 0 || !self.config.maps { None } else { self.file(Open::Read)?.map(written)? };
         let map = self.map.get_or_init(|| map).as_ref();
         // After it is shared, so that no `show` in between is missed.
         if let Some(map) = map {

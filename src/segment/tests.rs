@@ -38,8 +38,12 @@ impl Bench {
     fn new(storage: Arc<dyn Storage>, home: Option<tempfile::TempDir>, base: Offset, interval: u64) -> Bench {
         let dir: Arc<Path> = home.as_ref().map_or(Path::new("/t-0"), |home| home.path()).into();
         storage.create_dir(&dir).unwrap();
-        let config =
-            SegmentConfig { contiguous: false, index_interval_bytes: interval, segment_index_bytes: 1 << 20 };
+        let config = SegmentConfig {
+            contiguous: false,
+            index_interval_bytes: interval,
+            segment_index_bytes: 1 << 20,
+            maps: true,
+        };
         let segment = Segment::create(&storage, &dir, base, config, &Arc::default(), 0).unwrap();
         Bench { storage, dir, config, segment, _home: home }
     }

@@ -11,7 +11,9 @@ use rustix::io::Errno;
 
 use super::mmap::MapPermit;
 use super::pool::{Pool, Slot, flags_of, retry};
-use super::{Entry, EntryKind, File, LockGuard, Map, Open, Storage, bad_file, lock, parent, sync_error};
+use super::{
+    Entry, EntryKind, File, LockGuard, Map, Open, Storage, Watch, bad_file, lock, parent, sync_error, watch,
+};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex, Weak};
 
@@ -156,6 +158,10 @@ impl Storage for Disk {
 
     fn open_files(&self) -> usize {
         self.pool.open_count()
+    }
+
+    fn watch(&self) -> Box<dyn Watch> {
+        watch::of_the_system()
     }
 }
 

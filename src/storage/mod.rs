@@ -21,6 +21,7 @@ mod region;
 mod sim;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub(crate) use mmap::Map;
 pub(crate) use region::Region;
 #[cfg_attr(not(feature = "testing"), allow(unused_imports, unreachable_pub))]
 pub use sim::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
+pub(crate) use watch::{Changes, Watch};
 
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +107,10 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// Descriptors that are open now. A disk in memory has none.
     fn open_files(&self) -> usize {
         0
+    }
+    /// Somebody who is told of changes made by other processes, as far as that is to be had.
+    fn watch(&self) -> Box<dyn Watch> {
+        Box::new(watch::Timer::default())
     }
 }
 

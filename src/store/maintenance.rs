@@ -102,6 +102,10 @@ impl Shared {
     }
 
     pub(super) fn maintain(&self) -> Result<super::Maintained> {
+        if let Some(lookout) = &self.context.lookout {
+            lookout.look_at_others();
+            return Ok(super::Maintained { next_due: lookout.next_due() });
+        }
         let (jobs, _) = self.due();
         each(jobs.iter().map(|job| self.run(job)))?;
         Ok(super::Maintained { next_due: self.due().1 })

@@ -8,6 +8,7 @@
 mod backup;
 #[cfg(feature = "metrics")]
 mod export;
+mod follow;
 mod maintenance;
 mod marker;
 mod meta;
@@ -29,7 +30,7 @@ use crate::config::{ConsumerConfig, ProducerConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::checkpoint::{HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets};
-use crate::log::{Context, PartitionReport, callback};
+use crate::log::{Context, Lookout, PartitionReport, callback};
 use crate::metrics::span;
 use crate::producer::{Producer, Shared as ProducerShared};
 use crate::storage::{LockGuard, replace};
@@ -166,8 +167,11 @@ impl Store {
     }
 
     fn open_with(options: StoreOptions, dir: &Path, read_only: bool) -> Result<Store> {
+        let storage = options.storage();
+        let own_threads = options.maintenance == Maintenance::Threads;
         let context = Arc::new(Context {
-            storage: options.storage(),
+            lookout: read_only.then(|| Lookout::new(&storage, own_threads)),
+            storage,
             clock: options.shared_clock(),
             // Once and for all: the process may change its directory.
             root: absolute(dir)?,
@@ -177,6 +181,7 @@ impl Store {
             dirty_max: options.open_files() / 2,
             checkpoint_due: Default::default(),
             unheard: Default::default(),
+            shows: options.shows,
             unsynced: Default::default(),
             wake: Default::default(),
             pins: Default::default(),
@@ -197,13 +202,16 @@ impl Store {
             exported: Mutex::default(),
             closed: AtomicBool::new(false),
         });
+        if read_only {
+            follow::begin(&shared);
+        }
         if !read_only && !shared.report.clean {
             // On a full disk the store opens all the same; they are tried again.
             let _ = shared.write_checkpoints();
         }
-        let threads = match options.maintenance {
-            Maintenance::Threads if !read_only => Some(Threads::start(&shared, options.flush_threads)?),
-            _ => None,
+        let threads = match own_threads && !read_only {
+            true => Some(Threads::start(&shared, options.flush_threads)?),
+            false => None,
         };
         let open = Open { parts: Some(Parts { threads, lock: opened.lock }), outcome: Ok(()) };
         Ok(Store(Arc::new(Handle { shared, open: Mutex::new(open) })))
@@ -379,7 +387,8 @@ impl Shared {
     }
 
     fn close(&self) -> Result<()> {
-        if self.context.read_only {
+        if let Some(lookout) = &self.context.lookout {
+            lookout.stop();
             return self.topics.close();
         }
         for producer in self.live_producers() {

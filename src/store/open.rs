@@ -76,7 +76,8 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
             storage.sync_dir(root)?;
         }
     }
-    let catalog = read_catalog(context, &mut report)?;
+    let mut catalog = read_catalog(context, &mut report)?;
+    let entries = if context.read_only { list_with_catalog(context, &mut catalog)? } else { entries };
     let recovery_points = read_checkpoint(context, RECOVERY_POINTS, &mut report);
     let log_starts = read_checkpoint(context, LOG_STARTS, &mut report);
     let mut opened = Opened {
@@ -95,7 +96,8 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
         remove_deleted(context, &entries);
     }
     add_topics(context, &mut opened, found)?;
-    if !clean {
+    // A reader looks at a partition when it is first used: there may be many, and a writer at work on them.
+    if !clean && !context.read_only {
         recover_all(context, &mut opened)?;
     }
     Ok(opened)
@@ -151,7 +153,18 @@ pub(super) fn partition_dirs(entries: &[Entry]) -> Found {
     found
 }
 
-fn read_catalog(context: &Context, report: &mut RecoveryReport) -> Result<Catalog> {
+/// The directories, and the catalog that goes with them: a writer may be changing both.
+fn list_with_catalog(context: &Context, catalog: &mut Catalog) -> Result<Vec<Entry>> {
+    loop {
+        let entries = list_root(context.storage.as_ref(), &context.root)?;
+        let before = std::mem::replace(catalog, read_catalog(context, &mut RecoveryReport::default())?);
+        if before.topics == catalog.topics {
+            return Ok(entries);
+        }
+    }
+}
+
+pub(super) fn read_catalog(context: &Context, report: &mut RecoveryReport) -> Result<Catalog> {
     let storage = context.storage.as_ref();
     match Catalog::read(storage, &context.root) {
         Err(error) if error.is_corrupt() => {
@@ -298,7 +311,9 @@ fn add_ready(
     for partition in partitions.filter(|p| !dirs.contains(p)) {
         let partition = i32::try_from(partition).unwrap_or(i32::MAX);
         let why = "its directory is missing".to_owned();
-        topic.set_damaged(partition, why.clone());
+        if !context.read_only {
+            topic.set_damaged(partition, why.clone());
+        }
         opened.report.partitions.extend(topic.report(partition, vec![RecoveryEvent::Damaged { why }]));
     }
 }

@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use super::Store;
+#[cfg(doc)]
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::storage::{Disk, SimDisk, Storage};
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};
+use crate::types::ReadOnly;
 
 /// Who does the work that nobody waits for: batches that linger, `flush.ms`, checkpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +27,7 @@ pub struct StoreOptions {
     pub(super) maintenance: Maintenance,
     pub(super) flush_threads: usize,
     max_open_files: Option<usize>,
+    pub(super) shows: ReadOnly,
     clock: Arc<dyn Clock>,
     disk: Option<SimDisk>,
 }
@@ -34,6 +38,7 @@ impl Default for StoreOptions {
             maintenance: Maintenance::Threads,
             flush_threads: 4,
             max_open_files: None,
+            shows: ReadOnly::Committed,
             clock: Arc::new(SystemClock),
             disk: None,
         }
@@ -67,6 +72,15 @@ impl StoreOptions {
         self
     }
 
+    /// What a store that is opened with [`StoreOptions::open_read_only`] shows. Default [`ReadOnly::Committed`].
+    ///
+    /// [`ReadOnly::Written`] shows records that a crash can take back: a reader may act on what then never was.
+    #[must_use]
+    pub fn read_only(mut self, shows: ReadOnly) -> Self {
+        self.shows = shows;
+        self
+    }
+
     /// Where time comes from. Default: the system.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
@@ -97,7 +111,40 @@ impl StoreOptions {
 
     /// Opens a store, or a directory that a broker made, without a lock and without changing a byte.
     ///
-    /// It works beside a writer in another process and shows what was committed when it was opened.
+    /// It follows a writer in another process, through its crashes and restarts: every read looks at what is there
+    /// now, and a [`Consumer::poll`](crate::Consumer::poll) that waits is woken by what the writer commits. On Linux the
+    /// system reports changes (inotify) to a thread `logstead-follow`, which is started by the first wait; elsewhere,
+    /// and where too many directories are watched already, it looks every 10 ms. With [`Maintenance::Manual`] there is
+    /// no thread: the waiting `poll` looks every 10 ms, and a task of
+    /// [`Consumer::poll_ready`](crate::Consumer::poll_ready) is woken by [`Store::maintain`].
+    ///
+    /// What is shown, unless [`StoreOptions::read_only`] says otherwise: of topics with
+    /// [`Durability::Disk`](crate::Durability::Disk), what the writer committed; of others, and of topics that a broker
+    /// made, every whole batch that was written. Such records can be taken back by a power cut, and a broker may cut
+    /// them; a reader that stands behind the new end then gets [`ErrorKind::OffsetOutOfRange`], as it does for records
+    /// that were deleted.
+    ///
+    /// Topics that are made or deleted are found by [`Store::topic`] and [`Store::topic_names`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use logstead::{Acks, Record, Store, TopicConfig};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("data");
+    ///
+    /// let writer = Store::open(&dir)?;
+    /// let topic = writer.create_topic("t", TopicConfig::default())?;
+    ///
+    /// let reader = Store::open_read_only(&dir)?; // as another process would
+    /// let mut consumer = reader.consumer()?;
+    /// consumer.assign_all(["t"])?;
+    /// consumer.seek_to_beginning()?;
+    ///
+    /// topic.partition(0)?.append([Record::to(&topic).value("news")], None, Acks::All)?;
+    /// let records = consumer.poll(Duration::from_secs(10))?;
+    /// assert_eq!(records.iter().next().unwrap().value(), Some(b"news".as_slice()));
+    /// # Ok::<(), logstead::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Store::open`], but never that it is locked.

@@ -84,7 +84,7 @@ impl Store {
         self.shared().delete_topic(name)
     }
 
-    /// A topic by name.
+    /// A topic by name. A read-only store looks for what the writer made, added and deleted.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopic`].
@@ -94,6 +94,8 @@ impl Store {
 
     /// The names of all topics, sorted.
     pub fn topic_names(&self) -> Vec<String> {
+        // What can not be read says nothing new.
+        let _ = self.shared().follow_topics(None);
         self.shared().topics.sorted().iter().map(|topic| topic.name.to_string()).collect()
     }
 }
@@ -159,6 +161,8 @@ impl Shared {
         let new = CatalogEntry { config: config.clone(), ..old.clone() };
         let file_first = covers(config.unsynced_window(), before.unsynced_window());
         if !file_first {
+            // All together: what each log has to sync when its turn comes is little then.
+            topic.sync_all()?;
             topic.set_config(config.clone());
         }
         let synced = if file_first { Ok(()) } else { topic.sync_all() };

@@ -26,7 +26,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock, in_parallel};
 use crate::time::Clock;
 use crate::types::TopicName;
 
-use catalog::TopicId;
+use catalog::{Catalog, TopicId};
 use table::Table;
 
 pub(crate) use figures::Found;
@@ -141,6 +141,30 @@ impl TopicInner {
         self.id.or_else(file)
     }
 
+    /// Whether another process, in whose files both were found, means the same topic by them.
+    pub(crate) fn is_same(&self, found: &TopicInner) -> bool {
+        self.id == found.id && !self.opened_logs().iter().any(|(_, log)| log.is_gone())
+    }
+
+    /// Takes up settings and partitions that another process gave the topic.
+    pub(crate) fn follow(&self, found: &TopicInner) {
+        if self.config() != found.config() {
+            self.set_config(TopicConfig::clone(&found.config()));
+        }
+        for (number, slot) in found.slots().enumerate() {
+            let State::NotOpened(hints) = &*slot.state.read() else { continue };
+            match self.slots.get(number) {
+                None => self.add(vec![Some(hints.clone())]),
+                Some(known) => {
+                    let mut state = known.state.write();
+                    if matches!(*state, State::Absent) {
+                        *state = State::NotOpened(hints.clone());
+                    }
+                }
+            }
+        }
+    }
+
     fn slots(&self) -> impl Iterator<Item = &Slot> {
         (0..self.partitions() as usize).filter_map(|number| self.slots.get(number))
     }
@@ -186,10 +210,33 @@ impl TopicInner {
 
     /// The partition's log, opened when it is not yet.
     pub(crate) fn log(&self, partition: i32) -> Result<Arc<Log>> {
-        if let State::Open(log) = &*self.slot(partition)?.state.read() {
-            return Ok(Arc::clone(log));
+        let open = match &*self.slot(partition)?.state.read() {
+            State::Open(log) => Some(Arc::clone(log)),
+            _ => None,
+        };
+        match open {
+            Some(log) if self.context.read_only => {
+                log.look()?;
+                if log.is_unsure() && self.reread_config()? {
+                    log.look()?;
+                }
+                Ok(log)
+            }
+            Some(log) => Ok(log),
+            None => self.open(partition).map(|(log, _)| log),
         }
-        self.open(partition).map(|(log, _)| log)
+    }
+
+    /// Whether another process changed the settings since.
+    #[cold]
+    fn reread_config(&self) -> Result<bool> {
+        let catalog = Catalog::read(self.context.storage.as_ref(), &self.context.root)?;
+        let entry = catalog.topics.get(&self.name).filter(|entry| Some(entry.id) == self.id);
+        let new = entry.filter(|entry| entry.config != *self.config());
+        if let Some(entry) = new {
+            self.set_config(entry.config.clone());
+        }
+        Ok(new.is_some())
     }
 
     /// The partition's log, and what opening it found if it was this call that opened it.
@@ -213,18 +260,36 @@ impl TopicInner {
             }
             // Too many open files pass by; what the bytes say does not.
             Err(error) if error.is_retriable() => Err(error),
+            // Somebody else's writer may be at it.
+            Err(error) if self.context.read_only => Err(self.as_damage(partition, error)),
             Err(error) => {
-                let damaged: Error = match error.kind() {
-                    ErrorKind::Damaged { .. } => error,
-                    _ => {
-                        ErrorKind::Damaged { topic: self.name.to_string(), partition, why: error.to_string() }
-                            .into()
-                    }
-                };
+                let damaged = self.as_damage(partition, error);
                 *state = State::Damaged(damaged.clone(), OpenHints { clean: false, ..hints });
                 Err(damaged)
             }
         }
+    }
+
+    fn as_damage(&self, partition: i32, error: Error) -> Error {
+        let topic = self.name.to_string();
+        match error.kind() {
+            ErrorKind::Damaged { .. } => error,
+            _ => ErrorKind::Damaged { topic, partition, why: error.to_string() }.into(),
+        }
+    }
+
+    /// Announces somebody who sleeps on a partition, and will look at it once more before.
+    pub(crate) fn sleep(&self, partition: i32) -> Result<()> {
+        self.bells(partition)?.sleep();
+        if let (Some(lookout), Ok(log)) = (&self.context.lookout, self.log(partition)) {
+            lookout.announce(&log);
+        }
+        Ok(())
+    }
+
+    /// Whether another process may add records, which nobody here would hear of.
+    pub(crate) fn is_looked_at_by_hand(&self) -> bool {
+        self.context.lookout.as_ref().is_some_and(|lookout| lookout.is_by_hand())
     }
 
     pub(crate) fn report(&self, partition: i32, events: Vec<RecoveryEvent>) -> Option<PartitionReport> {

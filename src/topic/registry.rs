@@ -1,21 +1,41 @@
 //! All topics of a store by name, for those who know only names.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use super::TopicInner;
 use crate::error::{ErrorKind, Result, each};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, RwLock};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, OnceLock, Ordering, RwLock};
+
+/// Looks whether a topic was made or deleted elsewhere.
+type LookForTopic = Box<dyn Fn(&str) -> Result<()> + Send + Sync>;
 
 /// The topics of a store.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Topics {
     by_name: RwLock<HashMap<Arc<str>, Arc<TopicInner>>>,
     next_index: AtomicUsize,
     closed: AtomicBool,
+    /// Takes up what another process did to the topics, before this one is looked up.
+    follow: OnceLock<LookForTopic>,
 }
 
 impl Topics {
+    /// Has `follow` called, with the name, before a topic is looked up.
+    pub(crate) fn follow_by(&self, follow: impl Fn(&str) -> Result<()> + Send + Sync + 'static) {
+        // Called once, by whoever made this.
+        let _ = self.follow.set(Box::new(follow));
+    }
+
     pub(crate) fn get(&self, name: &str) -> Result<Arc<TopicInner>> {
+        if let Some(follow) = self.follow.get() {
+            follow(name)?;
+        }
+        self.known(name)
+    }
+
+    /// A topic, as far as it was known before.
+    pub(crate) fn known(&self, name: &str) -> Result<Arc<TopicInner>> {
         match self.by_name.read().get(name) {
             _ if self.is_closed() => Err(ErrorKind::Closed.into()),
             Some(topic) => Ok(Arc::clone(topic)),
@@ -55,5 +75,11 @@ impl Topics {
     pub(crate) fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
         each(self.sorted().iter().map(|topic| topic.close()))
+    }
+}
+
+impl fmt::Debug for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topics").field("by_name", &self.by_name).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,136 @@
+//! The directory of a log that is opened: what lies in it, and what recovery takes out of the log.
+//!
+//! Invariants:
+//! - Nothing is removed that holds a record: it is set aside under a name that nobody reads.
+//! - Read-only, nothing is touched.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::open::Opening;
+use super::recover::{RecoveryEvent, set_aside};
+use crate::error::Result;
+use crate::limits::SEGMENT_BYTES_MAX;
+use crate::record::Invalid;
+use crate::segment::Segment;
+use crate::segment::name::{self, SegmentFile};
+use crate::storage::{Entry, EntryKind, Open};
+use crate::types::Offset;
+
+impl Opening<'_> {
+    /// Names and lengths of the `.log` files, rising; left-overs of interrupted operations are removed.
+    pub(super) fn survey(&mut self) -> Result<Vec<(Offset, u64)>> {
+        let mut entries = self.context.storage.list(&self.dir)?;
+        if self.context.read_only {
+            // A segment that has one behind it is complete: its length is taken after that one was seen.
+            let is_log = |entry: &Entry| matches!(SegmentFile::parse(&entry.name), Some(SegmentFile::Log(_)));
+            let seen: HashSet<String> = entries.into_iter().filter(is_log).map(|entry| entry.name).collect();
+            entries = self.context.storage.list(&self.dir)?;
+            entries.retain(|entry| !is_log(entry) || seen.contains(&entry.name));
+        }
+        self.shared.clear();
+        let mut logs = Vec::new();
+        let mut indexes = Vec::new();
+        let mut leftovers = Vec::new();
+        for entry in &entries {
+            match SegmentFile::parse(&entry.name) {
+                Some(SegmentFile::Log(_)) if entry.kind != EntryKind::File => {
+                    let name = &entry.name;
+                    let why = format!("{name} is a link or a directory: put the file back, or move it away");
+                    return Err(self.damaged(why));
+                }
+                _ if entry.kind != EntryKind::File => {}
+                Some(SegmentFile::Log(_)) if entry.len > SEGMENT_BYTES_MAX => {
+                    return Err(self.damaged(format!(
+                        "{} has {} bytes, more than a segment can have: restore it, or move it away",
+                        entry.name, entry.len
+                    )));
+                }
+                Some(SegmentFile::Log(base)) => {
+                    logs.push((base, entry.len));
+                    if entry.links > 1 {
+                        self.shared.insert(base);
+                    }
+                }
+                Some(SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
+                    indexes.push((base, entry.name.clone()));
+                }
+                Some(SegmentFile::Deleted | SegmentFile::Cleaned) => leftovers.push(entry.name.clone()),
+                Some(SegmentFile::Swap) if self.context.read_only => self.in_flux = Some(entry.name.clone()),
+                Some(SegmentFile::Swap) => return Err(self.interrupted(&entry.name)),
+                Some(SegmentFile::TransactionIndex(_) | SegmentFile::Snapshot(_)) | None => {}
+            }
+        }
+        logs.sort_unstable();
+        if self.in_flux.is_some() {
+            return Ok(Vec::new());
+        }
+        let bases: BTreeSet<Offset> = logs.iter().map(|log| log.0).collect();
+        leftovers.extend(indexes.into_iter().filter(|(base, _)| !bases.contains(base)).map(|(_, name)| name));
+        if !self.context.read_only && !leftovers.is_empty() {
+            for name in leftovers {
+                let file = self.dir.join(name);
+                self.context.storage.remove_file(&file)?;
+                self.events.push(RecoveryEvent::LeftoverRemoved { file });
+            }
+            self.context.storage.sync_dir(&self.dir)?;
+        }
+        Ok(logs)
+    }
+
+    pub(super) fn cut_tail(
+        &mut self,
+        segment: &Segment,
+        position: u64,
+        len: u64,
+        why: Invalid,
+        keep: bool,
+    ) -> Result<()> {
+        if self.context.read_only {
+            return Ok(());
+        }
+        let quarantine = match keep {
+            true => Some(set_aside(self.context.storage.as_ref(), &self.dir, segment, position, len)?),
+            false => None,
+        };
+        let file = segment.file(Open::Write)?;
+        file.set_len(position)?;
+        file.sync_data()?;
+        self.events.push(RecoveryEvent::TailCut {
+            file: segment.path(),
+            position,
+            bytes: len - position,
+            why: why.to_string(),
+            quarantine,
+        });
+        Ok(())
+    }
+
+    /// Takes segments out of the log.
+    pub(super) fn set_aside_all(&mut self, later: &[(Offset, u64)]) -> Result<()> {
+        if later.is_empty() || self.context.read_only {
+            return Ok(());
+        }
+        let storage = &self.context.storage;
+        for &(base, len) in later {
+            let file = self.dir.join(name::log(base));
+            let quarantine = (len > 0).then(|| self.dir.join(name::quarantine(base, 0)));
+            match &quarantine {
+                Some(to) => storage.rename(&file, to)?,
+                None => storage.remove_file(&file)?,
+            }
+            self.remove_indexes(base)?;
+            self.events.push(RecoveryEvent::SegmentSetAside { file, quarantine });
+        }
+        storage.sync_dir(&self.dir)
+    }
+
+    fn remove_indexes(&self, base: Offset) -> Result<()> {
+        for name in [name::offset_index(base), name::time_index(base)] {
+            match self.context.storage.remove_file(&self.dir.join(name)) {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
