@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::Committed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress};
+use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, unpack};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Disagreement, IndexCheck, Scan, Step};
 use crate::storage::{EntryKind, File, Open, Storage};
@@ -282,6 +282,9 @@ impl Verifying<'_> {
         let mut indexes = self.indexes(piece)?;
         let mut told: Vec<Disagreement> = Vec::new();
         let mut scan = Scan::new(file.as_ref(), 0, end);
+        if !self.claims.contiguous {
+            scan = scan.of_broker(piece.base);
+        }
         loop {
             let step = match scan.next(true) {
                 Err(error) if matches!(error.kind(), ErrorKind::Io { .. }) => {
@@ -373,18 +376,30 @@ impl Verifying<'_> {
         }
         let batch = scan.batch(position, header)?;
         let checked = match header.compression() {
+            _ if header.is_legacy() => unpack(header, batch).and_then(|(header, section)| {
+                check_records(&header, &section)?;
+                // Only now its first offset is known.
+                self.place(piece, &header)?;
+                Ok(header.count)
+            }),
             Compression::None => {
-                check_records(header, batch.get(crate::limits::BATCH_HEADER_BYTES..).unwrap_or_default())
+                let section = batch.get(crate::limits::BATCH_HEADER_BYTES..).unwrap_or_default();
+                check_records(header, section).map(|()| header.count)
             }
-            _ => decompress(header, batch).and_then(|section| check_records(header, &section)),
+            _ => decompress(header, batch)
+                .and_then(|section| check_records(header, &section))
+                .map(|()| header.count),
         };
-        match checked {
-            Err(why @ Invalid::CodecMissing(_)) => self.report.not_checked(path, position, why.to_string()),
+        let count = match checked {
+            Err(why @ Invalid::CodecMissing(_)) => {
+                self.report.not_checked(path, position, why.to_string());
+                header.count
+            }
             Err(why) => return Ok(Err(why)),
-            Ok(()) => {}
-        }
+            Ok(count) => count,
+        };
         self.report.batches += 1;
-        self.report.records += u64::try_from(header.count).unwrap_or(0);
+        self.report.records += u64::try_from(count).unwrap_or(0);
         self.report.bytes += header.size() as u64;
         self.floor = header.next_offset();
         self.expected = Some(self.floor);
