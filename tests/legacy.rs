@@ -256,6 +256,10 @@ fn segments_that_kafka_wrote_read_as_kafka_reads_them() {
         check_all(&store.topic("t").unwrap().partition(0).unwrap(), &records);
         assert_eq!(disk.content_hash(), before, "{name}: a read-only open changed something");
 
+        let report = options().disk(&disk).verify("/s").unwrap();
+        assert_eq!((report.records, report.batches), (12, batches.len() as u64), "{name}: {report}");
+        assert!(report.damaged.is_empty() && report.unchecked.is_empty(), "{name}: {report}");
+
         let (store, partition) = open(&disk);
         assert!(store.recovery_report().partitions.is_empty(), "{name}: {}", store.recovery_report());
         check_all(&partition, &records);
@@ -391,6 +395,16 @@ fn rot_is_never_returned_and_what_lies_around_it_is_read() {
             if clean {
                 disk.write_file("/s/.kafka_cleanshutdown", "").unwrap();
             }
+            let report = options().disk(&disk).verify("/s").unwrap();
+            // The indexes are missing too.
+            let rot =
+                report.damaged.iter().filter(|found| found.file.extension().is_some_and(|e| e == "log"));
+            let starts_at: Vec<u64> = rot.map(|found| found.position).collect();
+            assert_eq!(
+                starts_at,
+                [starts[starts.partition_point(|start| *start <= byte) - 1] as u64],
+                "{report}"
+            );
             let (_store, partition) = open(&disk);
             let found = read_from(&partition, 100);
             let mut expected = records.clone();
