@@ -134,7 +134,7 @@ impl Run {
     /// All that must hold of a disk that a crash left.
     fn survives(&self, disk: &SimDisk, kept: Option<usize>, random: &mut Random) {
         let files = disk.files();
-        let shown = if random.one_in(3) { self.shown(disk) } else { 0 };
+        let shown = if random.one_in(5) { self.shown(disk) } else { 0 };
         let (store, end) = self.opens(disk, kept);
         assert!(shown <= end, "a reader saw {shown} records, the writer found {end}");
         // Where there was no partition it was made just now, which is no recovery.

@@ -80,7 +80,10 @@ fn expect(consumer: &mut Consumer, from: u64, to: u64) {
     let (mut next, until) = (from, Instant::now() + LONG);
     while next < to {
         assert!(Instant::now() < until, "{next} of {to} came");
-        for record in &consumer.poll(LONG).unwrap() {
+        let asked = Instant::now();
+        let records = consumer.poll(LONG).unwrap();
+        assert!(asked.elapsed() < LONG / 2, "nobody woke it");
+        for record in &records {
             assert_eq!(record.offset(), next as i64);
             assert_eq!(record.value(), Some(&value(next)[..]));
             next += 1;
@@ -134,18 +137,20 @@ fn appends_and_rolls_are_followed_whatever_the_durability() {
 fn a_poll_that_waits_is_woken_by_what_the_writer_commits() {
     for maintenance in [Maintenance::Threads, Maintenance::Manual] {
         for durability in [Durability::Disk, Durability::PageCache] {
+            // By hand each takes ten milliseconds.
+            let rounds = if maintenance == Maintenance::Threads { 200 } else { 30 };
             let mut writer = Writer::new(small_segments().partitions(3).durability(durability));
             let reader = Store::options().maintenance(maintenance).open_read_only(writer.dir()).unwrap();
             let (asleep, sleeps) = std::sync::mpsc::sync_channel(0);
             std::thread::scope(|scope| {
                 let reading = scope.spawn(|| {
                     let mut consumer = consumer(&reader);
-                    for number in 0..50 {
+                    for number in 0..rounds {
                         asleep.send(()).unwrap();
                         expect(&mut consumer, number, number + 1);
                     }
                 });
-                for _ in 0..50 {
+                for _ in 0..rounds {
                     sleeps.recv().unwrap();
                     writer.append(1, Acks::All);
                 }

@@ -211,7 +211,7 @@ impl<'c> Opening<'c> {
             pins: Arc::clone(pins),
             proven,
             slot_seen: slot.is_some(),
-            limit: limit.map(|slot| slot.end_offset),
+            limit: limit.map(|_| proven),
             in_flux: None,
             epochs: None,
             seen_epoch: 0,

@@ -49,8 +49,8 @@ pub use stats::{Figures, PartitionStats, Stats, TopicStats};
 pub struct RecoveryReport {
     /// Whether the store had been closed in order, or was new.
     pub clean: bool,
-    /// Partitions where something was found. After a clean stop partitions are opened, and so looked at, when they
-    /// are first used.
+    /// Partitions where something was found. After a clean stop, and in a read-only store, partitions are opened, and so
+    /// looked at, when they are first used.
     pub partitions: Vec<PartitionReport>,
     /// Files of the store itself that could not be read and count as absent.
     pub unreadable_files: Vec<PathBuf>,
@@ -284,7 +284,8 @@ impl Store {
         self.shared().stats()
     }
 
-    /// Does the work that nobody waits for and that is due: for stores opened with [`Maintenance::Manual`].
+    /// Does the work that nobody waits for and that is due: for stores opened with [`Maintenance::Manual`]. A read-only
+    /// one looks for what the writer did, where a task waits for it.
     ///
     /// Bounded by what is due; call it again after `next_due`, or earlier.
     ///
