@@ -49,8 +49,8 @@ pub use stats::{Figures, PartitionStats, Stats, TopicStats};
 pub struct RecoveryReport {
     /// Whether the store had been closed in order, or was new.
     pub clean: bool,
-    /// Partitions where something was found. After a clean stop, and in a read-only store, partitions are opened, and so
-    /// looked at, when they are first used.
+    /// Partitions where something was found. After a clean stop, and in a read-only store, partitions are opened, and
+    /// so looked at, when they are first used.
     pub partitions: Vec<PartitionReport>,
     /// Files of the store itself that could not be read and count as absent.
     pub unreadable_files: Vec<PathBuf>,
