@@ -21,8 +21,8 @@ impl Store {
     /// segments against the log. A broker's producer snapshots and transaction indexes are not looked at.
     ///
     /// Nothing is changed and no lock is taken: it works beside a writer, on a read-only file system, on a store that
-    /// does not open. What lies behind the committed end (after a crash, or while a writer is at work) is no damage; in a
-    /// [`Durability::PageCache`] topic, where nothing tells that end, it is bytes with no whole batch behind them. It
+    /// does not open. What lies behind the committed end (after a crash, or while a writer is at work) is no damage; in
+    /// a [`Durability::PageCache`] topic, where nothing tells that end, it is bytes with no whole batch behind them. It
     /// reads from the device, so cached pages of the logs are dropped; memory is bounded by one batch and one index.
     ///
     /// An open store repairs nothing that this reports: restore the file from a backup.
