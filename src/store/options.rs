@@ -112,8 +112,8 @@ impl StoreOptions {
     /// Opens a store, or a directory that a broker made, without a lock and without changing a byte.
     ///
     /// It follows a writer in another process, through its crashes and restarts: every read looks at what is there
-    /// now, and a [`Consumer::poll`](crate::Consumer::poll) that waits is woken by what the writer commits. On Linux the
-    /// system reports changes (inotify) to a thread `logstead-follow`, which is started by the first wait; elsewhere,
+    /// now, and a [`Consumer::poll`](crate::Consumer::poll) that waits is woken by what the writer commits. On Linux
+    /// the system reports changes (inotify) to a thread `logstead-follow`, which is started by the first wait; elsewhere,
     /// and where too many directories are watched already, it looks every 10 ms. With [`Maintenance::Manual`] there is
     /// no thread: the waiting `poll` looks every 10 ms, and a task of
     /// [`Consumer::poll_ready`](crate::Consumer::poll_ready) is woken by [`Store::maintain`].
