@@ -224,8 +224,8 @@ impl Log {
         Ok(lead)
     }
 
-    /// Syncs closed segments, and the active one if `active_too`, then moves what depends on it. Leader only. The
-    /// answer is the end that was covered: the active segment then, a position in it, and the offset that comes next.
+    /// Syncs closed segments, and the active one if `active_too`, then moves what depends on it. Leader only. Returns
+    /// the end that was covered: the active segment then, a position in it, and the offset that comes next.
     pub(super) fn sync(&self, active_too: bool) -> Result<(Arc<Segment>, u64, Offset)> {
         if let Some(failure) = self.failure() {
             return Err(failure.clone());

@@ -21,6 +21,9 @@ use crate::types::Offset;
 /// Places that a report lists; those beyond are counted.
 const FINDINGS_MAX: usize = 1_000;
 
+/// Kafka reads batches of later formats as if they were of this one; nobody writes them.
+const NEWEST_FORMAT: i8 = 2;
+
 /// A place where something is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -430,6 +433,9 @@ impl Verifying<'_> {
                 return wrong("it lies before the batch in front of it");
             }
             _ => {}
+        }
+        if header.magic > NEWEST_FORMAT {
+            return Err(Invalid::Field { name: "format", why: "no such one is known" });
         }
         if header.last_offset() - piece.base > Offset::from(i32::MAX) {
             return wrong("it is too far from its segment's base");

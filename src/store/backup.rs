@@ -89,11 +89,11 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::NotACheckpoint`]: the directory holds something else, or lies in the store itself; nothing in it
-    /// was changed. [`ErrorKind::Locked`]: it is open as a store, or another call is at it. [`ErrorKind::Damaged`] or
+    /// [`ErrorKind::NotACheckpoint`]: the directory holds something else, or lies in the store itself; nothing was
+    /// changed there. [`ErrorKind::Locked`]: it is open as a store, or another call is at it. [`ErrorKind::Damaged`] or
     /// [`ErrorKind::Poisoned`]: a partition can not be served, and a copy without it would be none; recover it first.
-    /// [`ErrorKind::ReadOnly`] of a store that was opened so; [`ErrorKind::Full`]. [`ErrorKind::WouldWaitForItself`]
-    /// from inside a delivery hook.
+    /// [`ErrorKind::ReadOnly`] of a store that was opened so; [`ErrorKind::Full`].
+    /// [`ErrorKind::WouldWaitForItself`] from inside a delivery hook.
     pub fn checkpoint(&self, dir: impl AsRef<Path>) -> Result<Checkpoint> {
         self.shared().checkpoint(dir.as_ref())
     }

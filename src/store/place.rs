@@ -3,8 +3,8 @@
 //! Invariants:
 //! - At every moment, and after a crash at any, the target's directory is a log that opens: its segments follow one
 //!   another, each but the last one whole, and nothing claims more than what is there.
-//! - A file gets its final name when it is whole and durable. One exception: the last segment grows in place, behind the
-//!   bytes that the marker vouches for.
+//! - A file gets its final name when it is whole and durable. One exception: the last segment grows in place, behind
+//!   the bytes that the marker vouches for.
 //! - Only `.log` files of closed segments are shared: they never change. Indexes and all else are copied.
 //! - A `.log` that is there and right has its indexes there: they were durable before it got its name. Those of the
 //!   segment that was the last one are written anew, until a checkpoint is finished where it is not.
