@@ -17,6 +17,7 @@ use logstead::{
 
 const LONG: Duration = Duration::from_secs(20);
 
+#[cfg(feature = "testing")]
 const SIM: &str = "/s";
 
 /// A writer, whose records are their own numbers, and where it writes.

@@ -16,6 +16,7 @@ fn unpack(codec: Compression, section: &[u8]) -> Result<Vec<Owned>, Invalid> {
     read(&batch_around(2, 1, codec.id().into(), section)).map(|(_, records)| records)
 }
 
+#[cfg_attr(not(any(feature = "snappy", feature = "lz4", feature = "zstd")), allow(dead_code))]
 fn sample(codec: Compression, section: &str, crc: u32) {
     let section = hex(section);
     let batch = batch_around(2, 1, codec.id().into(), &section);
