@@ -257,6 +257,11 @@ fn topics_that_are_made_grown_deleted_and_made_anew_are_followed() {
     let mut consumer = reader.consumer().unwrap();
     consumer.assign_all(["u"]).unwrap();
     assert_eq!(reader.topic_names(), ["t", "u"]);
+    // One that nobody has read yet when it goes.
+    writer.store.create_topic("v", TopicConfig::default()).unwrap();
+    let unread = reader.topic("v").unwrap();
+    writer.store.delete_topic("v").unwrap();
+    assert!(matches!(unread.partition(0).unwrap_err().kind(), ErrorKind::TopicDeleted { .. }));
 
     writer.store.alter_topic("t", writer.topic.config().partitions(3).flush_ms(77)).unwrap();
     writer.topic.partition(2).unwrap().append([Record::to("t").value("new")], None, Acks::All).unwrap();

@@ -26,7 +26,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock, in_parallel};
 use crate::time::Clock;
 use crate::types::TopicName;
 
-use catalog::{Catalog, TopicId};
+use catalog::{Catalog, CatalogEntry, TopicId, TopicState};
 use table::Table;
 
 pub(crate) use figures::Found;
@@ -227,16 +227,25 @@ impl TopicInner {
         }
     }
 
-    /// Whether another process changed the settings since.
+    /// What the catalog says of this topic now.
     #[cold]
+    fn reread_entry(&self) -> Result<Option<CatalogEntry>> {
+        let mut catalog = Catalog::read(self.context.storage.as_ref(), &self.context.root)?;
+        Ok(catalog.topics.remove(&self.name).filter(|entry| Some(entry.id) == self.id))
+    }
+
+    /// Whether another process changed the settings since, which are taken over.
     fn reread_config(&self) -> Result<bool> {
-        let catalog = Catalog::read(self.context.storage.as_ref(), &self.context.root)?;
-        let entry = catalog.topics.get(&self.name).filter(|entry| Some(entry.id) == self.id);
-        let new = entry.filter(|entry| entry.config != *self.config());
-        if let Some(entry) = new {
-            self.set_config(entry.config.clone());
-        }
-        Ok(new.is_some())
+        let new = self.reread_entry()?.filter(|entry| entry.config != *self.config());
+        let changed = new.is_some();
+        new.into_iter().for_each(|entry| self.set_config(entry.config));
+        Ok(changed)
+    }
+
+    /// Whether another process deleted the topic; of a broker's that is not known.
+    fn is_deleted_elsewhere(&self) -> bool {
+        let is_there = |entry: Option<CatalogEntry>| entry.is_some_and(|e| e.state != TopicState::Deleting);
+        self.id.is_some() && self.reread_entry().is_ok_and(|entry| !is_there(entry))
     }
 
     /// The partition's log, and what opening it found if it was this call that opened it.
@@ -260,6 +269,9 @@ impl TopicInner {
             }
             // Too many open files pass by; what the bytes say does not.
             Err(error) if error.is_retriable() => Err(error),
+            Err(error) if self.context.read_only && error.is_not_found() && self.is_deleted_elsewhere() => {
+                Err(self.deleted())
+            }
             // Somebody else's writer may be at it.
             Err(error) if self.context.read_only => Err(self.as_damage(partition, error)),
             Err(error) => {
