@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+
 use super::{Maintenance, Store};
 use crate::config::{ConsumerConfig, ProducerConfig, TopicConfig};
 use crate::storage::SimDisk;
@@ -19,10 +21,15 @@ fn check(test: impl Fn() + Send + Sync + 'static) {
     let test = std::sync::Arc::new(test);
     for chance in [true, false] {
         let test = std::sync::Arc::clone(&test);
+        let mut config = shuttle::Config::new();
+        // The checker's own stacks are too small for opening a store.
+        config.stack_size = 1 << 19;
         if chance {
-            shuttle::check_random(move || test(), SCHEDULES);
+            let scheduler = RandomScheduler::new(SCHEDULES);
+            shuttle::Runner::new(scheduler, config).run(move || test());
         } else {
-            shuttle::check_pct(move || test(), SCHEDULES, 3);
+            let scheduler = PctScheduler::new(3, SCHEDULES);
+            shuttle::Runner::new(scheduler, config).run(move || test());
         }
     }
 }
