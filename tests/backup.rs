@@ -44,7 +44,7 @@ fn checkpoints_under_full_write_load_open_with_all_that_was_committed_before() {
     }
     // How many records a partition may have; `u64::MAX`: it is over. Written as fast as can be, up to there.
     let (allowed, more) = (Mutex::new(2_000), Condvar::new());
-    let rounds = if soak() { 300 } else { 15 };
+    let rounds = if soak() { 300 } else { 10 };
     let (mut linked, mut kept, mut records) = (0, 0, 0);
     std::thread::scope(|scope| {
         for (t, name) in ["disk", "cache"].iter().enumerate() {
@@ -579,6 +579,31 @@ fn only_an_empty_directory_or_a_checkpoint_of_this_store_is_written_to() {
     let reader = Store::open_read_only(at("data")).unwrap();
     assert!(matches!(reader.checkpoint(at("x")).unwrap_err().kind(), ErrorKind::ReadOnly { .. }));
     assert!(is_refused(&Store::in_memory().unwrap().checkpoint("/x").unwrap_err()));
+}
+
+#[test]
+fn a_partition_that_can_not_be_served_is_named_and_the_older_copy_stays() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, copy) = (home.path().join("data"), home.path().join("copy"));
+    let store = Store::open(&data).unwrap();
+    store.create_topic("t", TopicConfig::default().partitions(2)).unwrap();
+    store.checkpoint(&copy).unwrap();
+    store.close().unwrap();
+    std::fs::rename(data.join("t-1"), home.path().join("away")).unwrap();
+    let store = Store::open(&data).unwrap();
+    let error = store.checkpoint(&copy).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Damaged { partition: 1, .. }), "{error}");
+    assert!(Store::verify(&copy).unwrap().is_sound());
+    assert_eq!(Store::open_read_only(&copy).unwrap().topic("t").unwrap().partitions(), 2);
+    // A first one is not taken for a store.
+    store.checkpoint(home.path().join("first")).unwrap_err();
+    let error = Store::open(home.path().join("first")).unwrap_err();
+    assert!(error.to_string().contains("was not finished"), "{error}");
+    assert!(Store::verify(home.path().join("first")).is_err());
+    std::fs::rename(home.path().join("away"), data.join("t-1")).unwrap();
+    store.recover("t", 1).unwrap();
+    store.checkpoint(home.path().join("first")).unwrap();
+    assert_eq!(Store::open(home.path().join("first")).unwrap().topic("t").unwrap().partitions(), 2);
 }
 
 #[test]
