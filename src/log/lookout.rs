@@ -81,23 +81,29 @@ impl Lookout {
         let Some(follow) = &log.follow else { return };
         if !follow.announced.swap(true, Ordering::SeqCst) {
             self.start();
-            self.take_on(log, &log.dir);
+            if !self.take_on(log, &log.dir) {
+                // The directory may be gone: then nothing would be reported. Its error wakes the sleeper.
+                let _ = log.look_closely(true);
+            }
         }
     }
 
-    fn take_on(&self, log: &Arc<Log>, dir: &Path) {
+    /// Has changes of a log reported; `false`: it is looked at from time to time instead.
+    fn take_on(&self, log: &Arc<Log>, dir: &Path) -> bool {
         // With the state locked: a report that comes at once finds the log.
         let mut state = self.state.lock();
         let number = if self.is_by_hand() { None } else { self.watch().watch(dir) };
         match number {
             Some(number) => {
                 state.watched.insert(number, Arc::downgrade(log));
+                true
             }
             None => {
                 state.others.push(Arc::downgrade(log));
                 if state.others.len() == 1 && !self.is_by_hand() {
                     self.watch().wake();
                 }
+                false
             }
         }
     }
@@ -137,11 +143,10 @@ impl Lookout {
     fn look_again(&self, log: &Arc<Log>, names: bool) {
         let Some(follow) = &log.follow else { return };
         follow.announced.store(false, Ordering::SeqCst);
-        if log.bells.have_sleepers() && !follow.announced.swap(true, Ordering::SeqCst) {
-            self.take_on(log, &log.dir);
-        }
+        let wanted = log.bells.have_sleepers() && !follow.announced.swap(true, Ordering::SeqCst);
+        let unwatched = wanted && !self.take_on(log, &log.dir);
         // Its error is for those who read: they are woken, look, and meet it again.
-        let _ = log.look_closely(names);
+        let _ = log.look_closely(names || unwatched);
     }
 
     /// Looks at the logs that nobody watches, as long as somebody sleeps on them.
