@@ -424,3 +424,16 @@ fn a_seek_to_a_record_that_is_not_committed_yet_waits_for_it() {
         assert_eq!(consumer.paused().collect::<Vec<_>>(), [("t", 0)]);
     }
 }
+
+// A directory of others can end at the last offset there is: found by the fuzzer, which the seed keeps.
+#[test]
+fn a_log_that_ends_at_the_last_offset_is_polled_without_an_overflow() {
+    let disk = SimDisk::new(1);
+    disk.write_file("/s/t-0/09223372036854775807.log", b"").unwrap();
+    let store = Store::options().maintenance(Maintenance::Manual).disk(&disk).open("/s").unwrap();
+    let topic = store.topic("t").unwrap();
+    assert_eq!(topic.partition(0).unwrap().high_watermark(), i64::MAX);
+    let mut consumer = store.consumer().unwrap();
+    consumer.assign_all(["t"]).unwrap();
+    assert!(consumer.poll(Duration::ZERO).unwrap().is_empty());
+}
