@@ -34,6 +34,22 @@ pub(crate) fn write_new(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Res
     file.sync_data()
 }
 
+/// Replaces the content of `path`, durably, by text and a last line with its CRC-32.
+pub(crate) fn replace_summed(storage: &dyn Storage, path: &Path, mut text: String) -> Result<()> {
+    let sum = crc32fast::hash(text.as_bytes());
+    text.push_str(&format!("crc32 {sum:08x}\n"));
+    replace(storage, path, text.as_bytes())
+}
+
+/// The text that [`replace_summed`] was given, or why it is not that.
+pub(crate) fn check_sum(bytes: &[u8]) -> Result<&str, &'static str> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
+    let end = text.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
+    let (body, last) = text.split_at_checked(end).unwrap_or_default();
+    let sum = last.trim_end().strip_prefix("crc32 ").and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    if sum == Some(crc32fast::hash(body.as_bytes())) { Ok(body) } else { Err("its checksum is wrong") }
+}
+
 /// Reads a small file whole; `None` when there is none.
 pub(crate) fn read_small(storage: &dyn Storage, path: &Path) -> Result<Option<Vec<u8>>> {
     let file = match storage.open(path, Open::Read) {

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 
-pub(crate) use atomic::{copy_range, read_small, replace, write_new};
+pub(crate) use atomic::{check_sum, copy_range, read_small, replace, replace_summed, write_new};
 pub(crate) use disk::Disk;
 pub(crate) use mmap::Map;
 pub(crate) use region::Region;

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use super::meta;
 use crate::error::{ErrorKind, Result};
-use crate::storage::{Storage, read_small, replace};
+use crate::storage::{Storage, check_sum, read_small, replace, replace_summed};
 use crate::topic::catalog::{Catalog, TopicId, TopicState};
 use crate::types::{Offset, TopicName};
 
@@ -61,8 +61,7 @@ impl Marker {
             // Writing to a String can not fail.
             let _ = writeln!(text, "{dir} {base} {bytes}");
         }
-        let _ = writeln!(text, "crc32 {:08x}", crc32fast::hash(text.as_bytes()));
-        replace(storage, &root.join(FILE_NAME), text.as_bytes())
+        replace_summed(storage, &root.join(FILE_NAME), text)
     }
 
     /// Whether a partition's directory was begun and never finished.
@@ -77,12 +76,8 @@ impl Marker {
 }
 
 fn parse(bytes: &[u8]) -> Option<Marker> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let end = text.trim_end_matches('\n').rfind('\n')? + 1;
-    let (body, last) = text.split_at_checked(end)?;
-    let sum = u32::from_str_radix(last.trim_end().strip_prefix("crc32 ")?, 16).ok()?;
-    let mut lines = body.lines();
-    if sum != crc32fast::hash(body.as_bytes()) || lines.next() != Some(VERSION_LINE) {
+    let mut lines = check_sum(bytes).ok()?.lines();
+    if lines.next() != Some(VERSION_LINE) {
         return None;
     }
     let complete = match lines.next()? {

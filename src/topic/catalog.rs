@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Storage, read_small, replace};
+use crate::storage::{Storage, check_sum, read_small, replace_summed};
 use crate::types::TopicName;
 
 pub(crate) const FILE_NAME: &str = "logstead-topics";
@@ -155,20 +155,12 @@ impl Catalog {
             }
             text.push('\n');
         }
-        let _ = writeln!(text, "crc32 {:08x}", crc32fast::hash(text.as_bytes()));
-        replace(storage, &self.path, text.as_bytes())
+        replace_summed(storage, &self.path, text)
     }
 }
 
 fn parse(bytes: &[u8], topics: &mut BTreeMap<TopicName, CatalogEntry>) -> Result<(), String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
-    let end = text.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
-    let (body, last) = text.split_at_checked(end).unwrap_or_default();
-    let sum = last.trim_end().strip_prefix("crc32 ").and_then(|hex| u32::from_str_radix(hex, 16).ok());
-    if sum != Some(crc32fast::hash(body.as_bytes())) {
-        return Err("its checksum is wrong".to_owned());
-    }
-    let mut lines = body.lines();
+    let mut lines = check_sum(bytes)?.lines();
     if lines.next() != Some(VERSION_LINE) {
         return Err("it is of a version this crate does not know".to_owned());
     }
