@@ -8,7 +8,8 @@
 //! - In a `Disk` topic a new segment's directory entry is synced before the high watermark enters it.
 //! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
 //! - A failed sync poisons the log; it is not retried.
-//! - Lock order: lane (above) → `tail` → `producers` → segment list → bell. `flush` is never held while one of them is taken.
+//! - Lock order: lane (above) → `tail` → `producers` → segment list → bell. `flush` is never held while one of them is
+//!   taken.
 
 mod alter;
 mod append;
@@ -33,6 +34,7 @@ pub(crate) mod snapshot;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod verify;
 
 use std::collections::VecDeque;
@@ -256,6 +258,8 @@ pub(crate) struct Log {
     /// In a read-only store.
     follow: Option<follow::Follow>,
     producers: Mutex<producers::Producers>,
+    /// They were read; never so in a read-only store.
+    producers_ready: AtomicBool,
     pub(crate) bells: Arc<Bells>,
     source: Arc<records::Source>,
 }

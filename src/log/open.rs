@@ -144,6 +144,7 @@ impl Log {
             closed: AtomicBool::new(false),
             follow: context.read_only.then(Follow::default),
             producers: Mutex::new(producers),
+            producers_ready: AtomicBool::new(false),
             bells,
             source: Arc::new(Source {
                 topic: topic.shared(),
