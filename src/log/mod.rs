@@ -412,6 +412,7 @@ impl Log {
             file.sync_data()?;
         }
         active.end_index();
+        active.flush_aborted(true)?;
         active.sync_index()?;
         self.take_last_snapshot();
         Ok(())
