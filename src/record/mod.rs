@@ -26,14 +26,15 @@ mod tests;
 mod varint;
 
 pub(crate) use batch::{BatchHeader, check_records, decompress, find_header, verify_crc};
-#[cfg(test)]
 pub(crate) use batch::{decrement_sequence, increment_sequence};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use batch::{empty_batch, find_batch};
 pub(crate) use builder::BatchBuilder;
 #[cfg(test)]
 pub(crate) use builder::BatchFields;
+pub(crate) use checksum::crc32c;
 pub use control::ControlType;
+pub(crate) use control::EndMarker;
 pub(crate) use iter::RecordIter;
 pub(crate) use legacy::{unpack, wrapper_offset};
 pub(crate) use record::RawRecord;

@@ -1,4 +1,4 @@
-//! One segment: the `.log` of one base offset with its two indexes.
+//! One segment: the `.log` of one base offset with its indexes.
 //!
 //! Invariants:
 //! - Offsets of a segment are at or above its base, and at most 2^31 - 1 above it; positions stay below 2^31.
@@ -16,6 +16,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time_index;
+pub(crate) mod txn_index;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub(crate) use copy::IndexBytes;
 use index::{Growing, Index};
 use scan::Order;
 pub(crate) use scan::{Scan, Step};
+use txn_index::Aborted;
+pub(crate) use txn_index::AbortedTxn;
 pub(crate) use verify::{Disagreement, IndexCheck};
 
 /// The settings a segment follows.
@@ -89,6 +92,7 @@ pub(crate) struct Segment {
     log: OnceLock<Arc<dyn File>>,
     map: OnceLock<Option<Arc<Map>>>,
     index: RwLock<Index>,
+    aborted: RwLock<Aborted>,
     /// Bytes handed to the operating system. Only the append lock's holder moves it.
     written: AtomicU64,
     visible: AtomicU64,
@@ -128,6 +132,7 @@ impl Segment {
         let log = storage.open(&dir.join(name::log(base)), Open::Truncate)?;
         let segment = Segment::existing(storage, dir, base, config, pins, now_ms);
         *segment.index.write() = Index::Growing(Growing::new(base, &config));
+        *segment.aborted.write() = Aborted::none();
         segment.entry_synced.store(false, Ordering::Release);
         // The cell is empty: the segment was made two lines above.
         let _ = segment.log.set(log);
@@ -151,6 +156,7 @@ impl Segment {
             log: OnceLock::new(),
             map: OnceLock::new(),
             index: RwLock::new(Index::NotLoaded),
+            aborted: RwLock::new(Aborted::InFile),
             written: AtomicU64::new(0),
             visible: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
@@ -264,6 +270,8 @@ impl Segment {
             self.storage.sync_dir(&self.dir)?;
             self.entry_synced.store(true, Ordering::Release);
         }
+        // Without it records that do not count would.
+        self.flush_aborted(true)?;
         if self.synced.load(Ordering::Acquire) < written {
             self.file(Open::Write)?.sync_data()?;
             self.synced.fetch_max(written, Ordering::AcqRel);
