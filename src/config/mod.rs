@@ -9,7 +9,7 @@ mod topic;
 
 pub use consumer::{AutoOffsetReset, ConsumerConfig, IsolationLevel};
 pub use producer::{Partitioner, ProducerConfig};
-pub use topic::TopicConfig;
+pub use topic::{Cleanup, TopicConfig};
 
 use std::str::FromStr;
 
