@@ -1,8 +1,6 @@
 //! What a topic is made with; kept in the store's catalog under Kafka's property names.
 
-use std::fmt;
-
-use super::{check, each_once, invalid, parse, unknown};
+use super::{Cleanup, check, each_once, invalid, parse, unknown};
 use crate::error::Result;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, PARTITIONS_MAX, SEGMENT_BYTES_MAX, UNSYNCED_BYTES_MAX,
@@ -39,56 +37,6 @@ pub struct TopicConfig {
     pub(crate) min_compaction_lag_ms: u64,
     pub(crate) max_compaction_lag_ms: u64,
     pub(crate) delete_retention_ms: u64,
-}
-
-/// What becomes of old records: `cleanup.policy`.
-///
-/// ```
-/// use logstead::{Cleanup, TopicConfig};
-///
-/// let config = TopicConfig::default().cleanup_policy(Cleanup::COMPACT);
-/// assert!(config.properties().contains(&("cleanup.policy", "compact".to_owned())));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Cleanup {
-    /// Whole segments go when retention by time or size says so.
-    pub(crate) delete: bool,
-    /// Of each key the last record stays; records without a key are refused.
-    pub(crate) compact: bool,
-}
-
-impl Cleanup {
-    /// Old segments go. Kafka's default, and ours.
-    pub const DELETE: Cleanup = Cleanup { delete: true, compact: false };
-    /// The last record of each key stays, for ever.
-    pub const COMPACT: Cleanup = Cleanup { delete: false, compact: true };
-    /// Both: the last record of each key stays until retention takes its segment.
-    pub const COMPACT_DELETE: Cleanup = Cleanup { delete: true, compact: true };
-    /// Everything stays but what lies below the log's start.
-    pub const NONE: Cleanup = Cleanup { delete: false, compact: false };
-
-    fn parse(value: &str) -> Result<Cleanup> {
-        let mut cleanup = Cleanup::NONE;
-        for word in value.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-            match word {
-                "delete" => cleanup.delete = true,
-                "compact" => cleanup.compact = true,
-                _ => return Err(invalid("cleanup.policy", value, "is no list of delete and compact")),
-            }
-        }
-        Ok(cleanup)
-    }
-}
-
-impl fmt::Display for Cleanup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.compact, self.delete) {
-            (false, false) => "",
-            (false, true) => "delete",
-            (true, false) => "compact",
-            (true, true) => "compact,delete",
-        })
-    }
 }
 
 /// A share of 0 to 1, compared by its bits: what was read is what was written.
@@ -455,7 +403,7 @@ impl TopicConfig {
                     codec => Some(parse("compression.type", codec)?),
                 }
             }
-            "cleanup.policy" => self.cleanup = Cleanup::parse(value)?,
+            "cleanup.policy" => self.cleanup = value.parse()?,
             "min.cleanable.dirty.ratio" => {
                 self.min_cleanable_dirty_ratio = Ratio(parse("min.cleanable.dirty.ratio", value)?);
             }
