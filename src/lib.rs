@@ -82,7 +82,7 @@ pub use config::{
 pub use consumer::{Batches, Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{
-    BatchRef, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord,
+    BatchRef, CompactionReport, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord,
     VerifyReport,
 };
 pub use metrics::{SyncTimes, Traffic};

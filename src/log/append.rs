@@ -236,14 +236,15 @@ impl Log {
     }
 
     pub(super) fn jittered_segment_ms(&self, config: &TopicConfig) -> u64 {
-        let jitter = config.segment_jitter_ms.min(config.segment_ms);
+        let roll_ms = config.roll_ms();
+        let jitter = config.segment_jitter_ms.min(roll_ms);
         if jitter == 0 {
-            return config.segment_ms;
+            return roll_ms;
         }
         let mut bytes = [0; 8];
         // No luck with the random source: no jitter is a good value too.
         let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-        config.segment_ms - u64::from_ne_bytes(bytes) % jitter
+        roll_ms - u64::from_ne_bytes(bytes) % jitter
     }
 
     /// Keeps the bound on unsynced bytes: whoever crossed it syncs, or waits for who does. For those who appended,

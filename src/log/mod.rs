@@ -19,6 +19,7 @@ mod bell;
 pub(crate) mod callback;
 pub(crate) mod checkpoint;
 pub(crate) mod committed;
+pub(crate) mod compact;
 mod copy;
 mod figures;
 mod flush;
@@ -50,6 +51,7 @@ use crate::time::Clock;
 use crate::types::{Durability, Offset, ReadOnly, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
+pub use compact::CompactionReport;
 pub(crate) use copy::Moment;
 pub(crate) use figures::LogFigures;
 pub(crate) use flush::{Completion, Source as PendingBatches};
@@ -224,7 +226,7 @@ pub(crate) struct Log {
     dir: Arc<Path>,
     /// Changed with the tail locked.
     config: RwLock<Arc<TopicConfig>>,
-    /// Offsets follow one another without gaps: made by this crate and never compacted.
+    /// Made by this crate: offsets have no gaps but those of compactions, which the segments know of.
     contiguous: bool,
     leader_epoch: i32,
     tail: Mutex<Tail>,
@@ -255,6 +257,7 @@ pub(crate) struct Log {
     /// In a read-only store.
     follow: Option<follow::Follow>,
     transactions: RwLock<Option<Arc<transactions::Transactions>>>,
+    pub(super) compaction: compact::State,
     pub(crate) bells: Arc<Bells>,
     source: Arc<records::Source>,
 }
@@ -270,6 +273,14 @@ struct Tail {
 }
 
 impl Log {
+    pub(crate) fn topic(&self) -> &str {
+        self.topic.as_str()
+    }
+
+    pub(crate) fn partition(&self) -> i32 {
+        self.partition
+    }
+
     pub(crate) fn log_start(&self) -> Offset {
         self.log_start.load(Ordering::Acquire)
     }
@@ -301,7 +312,7 @@ impl Log {
         }
     }
 
-    /// Whether offsets follow one another without gaps.
+    /// Whether it was made by this crate.
     pub(crate) fn is_contiguous(&self) -> bool {
         self.contiguous
     }
@@ -384,9 +395,12 @@ impl Log {
         let _ = self.sync_everything();
     }
 
-    fn segment_config(config: &TopicConfig, contiguous: bool) -> SegmentConfig {
+    /// Of a segment that was never compacted, in a log that is `ours` or not.
+    fn segment_config(config: &TopicConfig, ours: bool) -> SegmentConfig {
         SegmentConfig {
-            contiguous,
+            ours,
+            contiguous: ours,
+            followed: false,
             index_interval_bytes: config.index_interval_bytes,
             segment_index_bytes: config.segment_index_bytes,
             maps: true,

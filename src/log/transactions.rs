@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::Log;
 use crate::error::Result;
 use crate::record::{BatchHeader, ControlType, RecordIter, verify_crc};
-use crate::segment::{Fault, Segment, Step};
+use crate::segment::{AbortedTxn, Fault, Segment, Step};
 use crate::storage::Open;
 use crate::sync::Arc;
 use crate::types::Offset;
@@ -37,6 +37,21 @@ impl Transactions {
             && self.aborted.get(&header.producer_id).is_some_and(|ranges| {
                 ranges.iter().any(|(first, marker)| (first..marker).contains(&&header.base_offset))
             })
+    }
+
+    /// All that were aborted, by first offset.
+    pub(super) fn aborted(&self) -> Vec<AbortedTxn> {
+        let all = self.aborted.iter().flat_map(|(producer, ranges)| ranges.iter().map(move |range| (*producer, *range)));
+        let mut aborted: Vec<AbortedTxn> = all
+            .map(|(producer_id, (first_offset, last_offset))| AbortedTxn {
+                producer_id,
+                first_offset,
+                last_offset,
+                last_stable_offset: last_offset + 1,
+            })
+            .collect();
+        aborted.sort_unstable_by_key(|txn| (txn.first_offset, txn.producer_id));
+        aborted
     }
 
     fn note(&mut self, header: &BatchHeader, marker: Option<ControlType>) {

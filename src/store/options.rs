@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Store;
+use super::compaction::CleanerOptions;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -28,6 +29,7 @@ pub struct StoreOptions {
     pub(super) flush_threads: usize,
     max_open_files: Option<usize>,
     pub(super) shows: ReadOnly,
+    pub(super) cleaner: CleanerOptions,
     clock: Arc<dyn Clock>,
     disk: Option<SimDisk>,
 }
@@ -39,6 +41,7 @@ impl Default for StoreOptions {
             flush_threads: 4,
             max_open_files: None,
             shows: ReadOnly::Committed,
+            cleaner: CleanerOptions::default(),
             clock: Arc::new(SystemClock),
             disk: None,
         }

@@ -52,6 +52,11 @@ impl<'s> Source<'s> {
         Ok(Source { segment, next_base, position, expected, region, region_at: position })
     }
 
+    /// Where the next batch begins.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The next batch; `None` behind the last.
     pub(super) fn next(&mut self) -> Result<Option<Batch<'_>>> {
         let (segment, position) = (self.segment, self.position);

@@ -15,14 +15,14 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::super::recover::RecoveryEvent;
 use crate::error::{ErrorKind, Result};
 use crate::record::BatchHeader;
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Scan, Step};
-use crate::storage::{EntryKind, Open, Storage, check_sum, read_small, replace_summed};
+use crate::storage::{Entry, EntryKind, Open, Storage, check_sum, read_small, replace_summed};
 use crate::sync::Arc;
 use crate::types::Offset;
 
@@ -129,17 +129,20 @@ pub(crate) fn exchange(
         Ok(())
     };
     begin().map_err(Exchange::NotBegun)?;
-    let sparse_below = cleaned.sparse_below.max(swap.end);
-    let exchanges = cleaned.exchanges + 1;
-    *cleaned = Cleaned { sparse_below, exchanges, swap: Some(swap) };
-    let done = Cleaned { swap: None, ..*cleaned };
-    (|| {
-        cleaned.write(storage, dir)?;
-        roll_forward(storage, dir, swap)?;
-        *cleaned = done;
-        cleaned.write(storage, dir)
-    })()
-    .map_err(Exchange::Begun)?;
+    let begun = Cleaned {
+        sparse_below: cleaned.sparse_below.max(swap.end),
+        exchanges: cleaned.exchanges + 1,
+        swap: Some(swap),
+    };
+    if let Err(error) = begun.write(storage, dir) {
+        // On a full disk, say: then it is as it was, and nothing happened.
+        let is_as_before = Cleaned::read(storage, dir).is_ok_and(|found| found == *cleaned);
+        return Err(if is_as_before { Exchange::NotBegun(error) } else { Exchange::Begun(error) });
+    }
+    *cleaned = begun;
+    let done = Cleaned { swap: None, ..begun };
+    roll_forward(storage, dir, swap).and_then(|()| done.write(storage, dir)).map_err(Exchange::Begun)?;
+    *cleaned = done;
     // What is left of them the next open removes.
     let _ = remove_deleted(storage, dir, swap.base..swap.end);
     Ok(())
@@ -426,11 +429,27 @@ fn covers(storage: &dyn Storage, dir: &Path, names: &BTreeSet<String>, new: &[Sp
     Ok(left.peek().is_none())
 }
 
-/// Which file holds the segment of this base while an exchange is under way, and which bases it stands for: what a
-/// reader beside the writer goes by. `None`: the old ones, which have their names.
-pub(crate) fn stand_in(swap: Swap, names: impl Fn(&str) -> bool) -> Option<(PathBuf, Range<Offset>)> {
-    let log = name::log(swap.base) + SWAP;
-    names(&log).then(|| (PathBuf::from(log), swap.base..swap.end))
+/// What a reader beside the writer goes by; when it can not be read, everything that is closed may have gaps.
+pub(crate) fn readable(storage: &dyn Storage, dir: &Path) -> Result<Cleaned> {
+    match Cleaned::read(storage, dir) {
+        Err(error) if error.is_corrupt() => Ok(Cleaned { sparse_below: Offset::MAX, ..Cleaned::default() }),
+        cleaned => cleaned,
+    }
+}
+
+/// Makes of the names in the middle of an exchange what it leads to, for whoever reads beside the writer, or a directory
+/// that a crash left so. The answer: the name under which the new segment's `.log` lies. `None`: all have their names.
+pub(crate) fn see_exchange(swap: Swap, entries: &mut Vec<Entry>) -> Option<String> {
+    let log = name::log(swap.base);
+    let moving = format!("{log}{SWAP}");
+    let at = entries.iter().position(|entry| entry.name == moving)?;
+    let new = entries.swap_remove(at);
+    entries.retain(|entry| match name::split_suffix(&entry.name) {
+        Some((base, _, "")) => !(swap.base..swap.end).contains(&base),
+        _ => true,
+    });
+    entries.push(Entry { name: log, ..new });
+    Some(moving)
 }
 
 /// Removes what an abandoned compaction wrote.
