@@ -123,6 +123,54 @@ pub enum ErrorKind {
         /// The end found.
         actual: i64,
     },
+    /// A batch does not go on where its producer's last one ended: one in between is missing.
+    #[error(
+        "{topic}-{partition}: producer {producer_id} sent sequence number {actual} where {expected} comes next: a batch in between was not stored; use a new producer"
+    )]
+    OutOfOrderSequence {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The producer.
+        producer_id: i64,
+        /// The number that comes next.
+        expected: i32,
+        /// The number of the batch.
+        actual: i32,
+    },
+    /// A batch of an epoch that is over: its producer, or the coordinator of its transaction, was replaced.
+    #[error(
+        "{topic}-{partition}: epoch {epoch} of producer {producer_id} is over, it is {current} now: use the producer that has it"
+    )]
+    InvalidProducerEpoch {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The producer.
+        producer_id: i64,
+        /// The epoch of the batch.
+        epoch: i32,
+        /// The epoch that the log knows.
+        current: i32,
+    },
+    /// A batch outside of a transaction, of a producer that has one open.
+    #[error("{topic}-{partition}: producer {producer_id} has a transaction open: end it first")]
+    InvalidTxnState {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The producer.
+        producer_id: i64,
+    },
+    /// The producer's name was given to another one since.
+    #[error("producer {producer:?} was opened again since: use that one, or give this one another name")]
+    ProducerFenced {
+        /// Its name.
+        producer: String,
+    },
     /// Bytes on disk are not what was written.
     #[error("{} is damaged at byte {position} (offsets {}..{}): {why}; reading can go on at offset {resume_at}", file.display(), offsets.start, offsets.end)]
     Corrupt {

@@ -91,8 +91,8 @@ pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
 pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
 pub use store::{
-    Checkpoint, Figures, Maintained, Maintenance, PartitionStats, RecoveryReport, Stats, Store, StoreOptions,
-    TopicStats,
+    Checkpoint, Figures, Maintained, Maintenance, PartitionStats, ProducerDescription, RecoveryReport, Stats,
+    Store, StoreOptions, TopicStats,
 };
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
@@ -102,6 +102,8 @@ pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType};
 pub mod guide {
     #[doc = include_str!("../docs/acks.md")]
     pub mod acks {}
+    #[doc = include_str!("../docs/exactly-once.md")]
+    pub mod exactly_once {}
     #[doc = include_str!("../docs/metrics.md")]
     pub mod metrics {}
 }

@@ -378,12 +378,11 @@ impl Log {
                 return Ok(());
             }
             let log_start = opening.log_start(&segments);
+            // What is known of them lies with the segments that go.
+            *self.producers.lock() = opening.producers(&segments, log_start, next)?;
             self.go_on_with(segments, why);
             self.compaction.set_cleaned(opening.cleaned);
             self.log_start.fetch_max(log_start, Ordering::AcqRel);
-            if next < self.high_watermark() {
-                *self.transactions.write() = None;
-            }
             self.publish(next);
             state.reloads += 1;
             state.slot = None;

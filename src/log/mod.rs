@@ -8,8 +8,8 @@
 //! - In a `Disk` topic a new segment's directory entry is synced before the high watermark enters it.
 //! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
 //! - A failed sync poisons the log; it is not retried.
-//! - Lock order: `names` → leadership → lane (above) → `tail` → segment list → bell. `flush` is never held while one of
-//!   them is taken.
+//! - Lock order: `names` → leadership → lane (above) → `tail` → `producers` → segment list → bell. `flush` is never held
+//!   while one of them is taken.
 //! - Names of segments are taken away, or given to other bytes, under `names` and only while the log is open: nobody
 //!   touches files that belong to the next log of this directory.
 
@@ -25,15 +25,18 @@ mod figures;
 mod flush;
 mod follow;
 mod lookout;
+pub(crate) mod names;
 mod open;
+pub(crate) mod producer_state;
+mod producers;
 mod read;
 mod records;
 mod recover;
 mod roll;
+pub(crate) mod snapshot;
 mod survey;
 #[cfg(test)]
 mod tests;
-mod transactions;
 mod verify;
 
 use std::collections::VecDeque;
@@ -43,7 +46,7 @@ use std::time::Duration;
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{AllPins, SyncCounter, TrafficCounter};
-use crate::segment::name::{self, SegmentFile};
+use crate::segment::name;
 use crate::segment::{Segment, SegmentConfig};
 use crate::storage::{File, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, Ordering, RwLock};
@@ -56,6 +59,7 @@ pub(crate) use copy::Moment;
 pub(crate) use figures::LogFigures;
 pub(crate) use flush::{Completion, Source as PendingBatches};
 pub(crate) use lookout::Lookout;
+pub(crate) use names::{Identity, Names};
 pub(crate) use open::OpenHints;
 pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
@@ -90,6 +94,10 @@ pub(crate) struct Context {
     pub(crate) unsynced: Unsynced,
     pub(crate) wake: Wake,
     pub(crate) pins: AllPins,
+    /// Producers that have a name.
+    pub(crate) names: Names,
+    /// How long a partition remembers a producer that writes nothing.
+    pub(crate) producer_id_expiration_ms: u64,
 }
 
 impl Context {
@@ -256,7 +264,7 @@ pub(crate) struct Log {
     closed: AtomicBool,
     /// In a read-only store.
     follow: Option<follow::Follow>,
-    transactions: RwLock<Option<Arc<transactions::Transactions>>>,
+    producers: Mutex<producers::Producers>,
     pub(super) compaction: compact::State,
     pub(crate) bells: Arc<Bells>,
     source: Arc<records::Source>,
@@ -312,20 +320,14 @@ impl Log {
         }
     }
 
+    /// Which of all logs that the store opened: after a recovery it is another one.
+    pub(crate) fn instance(&self) -> u64 {
+        self.source.instance
+    }
+
     /// Whether it was made by this crate.
     pub(crate) fn is_contiguous(&self) -> bool {
         self.contiguous
-    }
-
-    /// Whether a broker left records here and no snapshot of their producers.
-    pub(crate) fn lacks_snapshot(&self) -> bool {
-        let has_one = || {
-            let entries = self.context.storage.list(&self.dir)?;
-            Ok::<_, Error>(
-                entries.iter().any(|e| matches!(SegmentFile::parse(&e.name), Some(SegmentFile::Snapshot(_)))),
-            )
-        };
-        !self.contiguous && self.log_end() > self.log_start() && !has_one().unwrap_or(false)
     }
 
     /// The log start, when it lies inside a segment and so must be remembered.
@@ -429,7 +431,9 @@ impl Log {
             file.sync_data()?;
         }
         active.end_index();
-        active.sync_index()
+        active.sync_index()?;
+        self.take_last_snapshot();
+        Ok(())
     }
 
     /// Gives the files up, to a log that is opened anew or to nobody: when this returns, none of them is written

@@ -76,6 +76,8 @@ pub(super) struct Opening<'c> {
     pub(super) seen_epoch: i32,
     /// The segments whose `.log` has names elsewhere: a checkpoint of the store, or the store it is one of.
     pub(super) shared: BTreeSet<Offset>,
+    /// The snapshots of producers that lie there.
+    pub(super) snapshots: BTreeSet<Offset>,
     pub(super) events: Vec<RecoveryEvent>,
 }
 
@@ -109,6 +111,7 @@ impl Log {
         }
         let log_start = opening.log_start(&segments);
         let leader_epoch = opening.leader_epoch();
+        let producers = opening.producers(&segments, log_start, next_offset)?;
         let Opening { dir, hints, events, slot_seen, cleaned, .. } = opening;
         let Some(active) = segments.last().map(Arc::clone) else {
             return Err(ErrorKind::Damaged {
@@ -148,7 +151,7 @@ impl Log {
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
             follow: context.read_only.then(Follow::default),
-            transactions: RwLock::new(None),
+            producers: Mutex::new(producers),
             compaction: compact::State::new(cleaned, hints.cleaned_to),
             bells,
             source: Arc::new(Source {
@@ -227,6 +230,7 @@ impl<'c> Opening<'c> {
             epochs: None,
             seen_epoch: 0,
             shared: BTreeSet::new(),
+            snapshots: BTreeSet::new(),
             events: Vec::new(),
         })
     }

@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use super::records::Part;
-use super::transactions::Transactions;
 use super::{Log, Records, SharedRecord};
 use crate::config::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BATCH_HEADER_BYTES;
 use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, unpack, verify_crc};
-use crate::segment::{Fault, Landing, Segment};
+use crate::segment::{AbortedTxn, Fault, Landing, Segment};
 use crate::storage::Region;
 use crate::sync::Arc;
 use crate::types::Offset;
@@ -41,9 +40,7 @@ impl Log {
         let end = self.high_watermark();
         Ok(match isolation_level {
             IsolationLevel::ReadUncommitted => end,
-            IsolationLevel::ReadCommitted => {
-                self.transactions()?.last_stable_offset().map_or(end, |lso| lso.min(end))
-            }
+            IsolationLevel::ReadCommitted => self.first_unstable()?.map_or(end, |first| first.min(end)),
         })
     }
 
@@ -88,12 +85,16 @@ impl Log {
     }
 
     /// The record at `offset`; `None` when compaction removed it or the offset belongs to a marker.
-    pub(crate) fn get(&self, offset: Offset) -> Result<Option<SharedRecord>> {
+    pub(crate) fn get(
+        &self,
+        offset: Offset,
+        isolation_level: IsolationLevel,
+    ) -> Result<Option<SharedRecord>> {
         let end = self.high_watermark();
         if offset == end {
             return Err(self.out_of_range(offset, self.log_start()..end - 1));
         }
-        let records = self.read(offset, ReadOptions::max_bytes(1))?;
+        let records = self.read(offset, ReadOptions { isolation_level, ..ReadOptions::max_bytes(1) })?;
         Ok(records.iter().next().filter(|record| record.offset() == offset).map(|record| record.share()))
     }
 
@@ -264,9 +265,11 @@ impl Log {
         let want = options.max_bytes.max(landing.header.size()) as u64;
         let region = chosen.segment.read(landing.position, want)?;
         let expected = landing.expected_base;
-        let transactions = match options.isolation_level {
-            IsolationLevel::ReadUncommitted => None,
-            IsolationLevel::ReadCommitted => Some(self.transactions()?),
+        let aborted = match options.isolation_level {
+            IsolationLevel::ReadUncommitted => Vec::new(),
+            IsolationLevel::ReadCommitted => {
+                self.aborted_in(landing.header.base_offset..end.min(chosen.next_base))?
+            }
         };
         Ok(Walk {
             log: self,
@@ -274,7 +277,7 @@ impl Log {
             from,
             end,
             check_crcs: options.check_crcs,
-            transactions,
+            aborted,
             region,
             at: 0,
             landing,
@@ -359,8 +362,8 @@ struct Walk<'l> {
     from: Offset,
     end: Offset,
     check_crcs: bool,
-    /// Whose records do not count, when that is asked for.
-    transactions: Option<Arc<Transactions>>,
+    /// Transactions whose records do not count, when that is asked for; by their first offsets.
+    aborted: Vec<AbortedTxn>,
     region: Region,
     at: usize,
     landing: Landing,
@@ -407,8 +410,7 @@ impl Walk<'_> {
         let start = self.at;
         self.at += size;
         self.expected = Some(header.next_offset());
-        let aborted = self.transactions.as_ref().is_some_and(|transactions| transactions.is_aborted(&header));
-        if header.max_timestamp < self.not_older_than || aborted {
+        if header.max_timestamp < self.not_older_than || self.is_aborted(&header) {
             return Ok(Step::LeftOut(header.next_offset()));
         }
         let (header, section) = if header.is_legacy() {
@@ -424,6 +426,15 @@ impl Walk<'_> {
         };
         check_records(&header, section.bytes()).map_err(fault)?;
         Ok(Step::Part(Part::new(&self.log.source, header, section, self.from)))
+    }
+
+    /// Whether a data batch belongs to a transaction that was aborted. Markers and data match by producer alone.
+    fn is_aborted(&self, header: &BatchHeader) -> bool {
+        let holds = |txn: &AbortedTxn| {
+            txn.producer_id == header.producer_id
+                && (txn.first_offset..txn.last_offset).contains(&header.base_offset)
+        };
+        header.is_transactional() && !header.is_control() && self.aborted.iter().any(holds)
     }
 
     /// A read may end inside any batch but the first: that one was asked for whole.

@@ -8,7 +8,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::compact::{self, Unsettled};
 use super::open::Opening;
+use super::producers::Producers;
 use super::recover::{RecoveryEvent, set_aside};
+use super::snapshot;
 use crate::error::Result;
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::record::Invalid;
@@ -58,6 +60,7 @@ impl Opening<'_> {
             }
         }
         self.shared.clear();
+        self.snapshots.clear();
         let mut logs = Vec::new();
         let mut indexes = Vec::new();
         let mut leftovers = Vec::new();
@@ -82,17 +85,21 @@ impl Opening<'_> {
                     }
                 }
                 Some(
-                    SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base) | SegmentFile::Digest(base),
+                    SegmentFile::OffsetIndex(base)
+                    | SegmentFile::TimeIndex(base)
+                    | SegmentFile::TransactionIndex(base)
+                    | SegmentFile::Digest(base),
                 ) => {
                     indexes.push((base, entry.name.clone()));
                 }
+                Some(SegmentFile::Snapshot(offset)) => drop(self.snapshots.insert(offset)),
                 Some(SegmentFile::Deleted | SegmentFile::Cleaned) => leftovers.push(entry.name.clone()),
                 Some(SegmentFile::Swap) if self.cleaned.swap.is_none() && self.context.read_only => {
                     self.in_flux = Some(entry.name.clone());
                 }
                 Some(SegmentFile::Swap) if !self.context.read_only => return Err(self.interrupted(&entry.name)),
                 Some(SegmentFile::Swap) => {}
-                Some(SegmentFile::TransactionIndex(_) | SegmentFile::Snapshot(_)) | None => {}
+                None => {}
             }
         }
         logs.sort_unstable();
@@ -117,6 +124,31 @@ impl Opening<'_> {
             self.context.storage.sync_dir(&self.dir)?;
         }
         Ok(logs)
+    }
+
+    /// What is known of the producers of a log with these segments; snapshots that are not of it go.
+    pub(super) fn producers(
+        &mut self,
+        segments: &[Arc<Segment>],
+        log_start: Offset,
+        end: Offset,
+    ) -> Result<Producers> {
+        let bases: BTreeSet<Offset> = segments.iter().map(|segment| segment.base()).collect();
+        let mut snapshots = std::mem::take(&mut self.snapshots);
+        let gone = snapshot::to_remove(&snapshots, &bases, log_start, end);
+        snapshots.retain(|offset| !gone.contains(offset));
+        if !self.context.read_only && !gone.is_empty() {
+            for offset in gone {
+                self.context.storage.remove_file(&self.dir.join(name::snapshot(offset)))?;
+            }
+            // One that came back would be taken for that of other records.
+            self.context.storage.sync_dir(&self.dir)?;
+        }
+        let unproven = match self.hints.clean {
+            true => end,
+            false => bases.range(..=self.proven).next_back().copied().unwrap_or(0),
+        };
+        Ok(Producers::new(snapshots, unproven, self.hints.clean))
     }
 
     pub(super) fn cut_tail(
@@ -167,7 +199,7 @@ impl Opening<'_> {
     }
 
     fn remove_indexes(&self, base: Offset) -> Result<()> {
-        for name in [name::offset_index(base), name::time_index(base)] {
+        for name in [name::offset_index(base), name::time_index(base), name::txn_index(base)] {
             match self.context.storage.remove_file(&self.dir.join(name)) {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}

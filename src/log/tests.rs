@@ -44,6 +44,8 @@ impl Bench {
             pins: Default::default(),
             unsynced: Unsynced::default(),
             wake: Wake::default(),
+            names: Names::default(),
+            producer_id_expiration_ms: 86_400_000,
         }
     }
 
@@ -348,7 +350,7 @@ fn d11_d12_garbage_indexes_are_rebuilt_by_recovery() {
         }
         let (log, _) = bench.open(&config);
         for i in 0..100 {
-            assert_eq!(log.get(i).unwrap().unwrap().record().offset(), i);
+            assert_eq!(log.get(i, Default::default()).unwrap().unwrap().record().offset(), i);
             assert_eq!(log.offset_for_time(i * 10).unwrap(), Some((i, i * 10)));
             let next = (i < 99).then(|| (i + 1, (i + 1) * 10));
             assert_eq!(log.offset_for_time(i * 10 + 1).unwrap(), next);
@@ -439,7 +441,6 @@ fn e05_jitter_makes_segments_shorter_by_less_than_it_says() {
     });
 }
 
-// Producer snapshots, which Kafka makes here too, come with idempotent producers.
 #[test]
 fn e06_an_offset_too_far_from_the_base_rolls() {
     each(|bench| {
@@ -654,7 +655,7 @@ fn assert_thirty(log: &Arc<Log>) {
     assert_eq!(offsets(log), (0..30).collect::<Vec<_>>());
     for i in 0..30 {
         assert_eq!(log.offset_for_time(i * 10).unwrap(), Some((i, i * 10)));
-        assert_eq!(log.get(i).unwrap().unwrap().record().timestamp_ms(), i * 10);
+        assert_eq!(log.get(i, Default::default()).unwrap().unwrap().record().timestamp_ms(), i * 10);
     }
     assert_eq!(log.offset_for_time(291).unwrap(), None);
 }

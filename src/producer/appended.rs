@@ -7,7 +7,7 @@ use crate::sync::Arc;
 use crate::types::Offset;
 
 /// The log that took the last batch, and one behind that batch.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Appended(Option<(Arc<Log>, Offset)>);
 
 impl Appended {

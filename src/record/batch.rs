@@ -160,10 +160,6 @@ impl BatchHeader {
 
     /// The sequence number of the last record that was ever in it; -1 when it has none.
     #[inline]
-    #[cfg_attr(
-        not(any(test, feature = "testing")),
-        expect(dead_code, reason = "asked by compaction and the idempotent producer")
-    )]
     pub(crate) fn last_sequence(&self) -> i32 {
         match self.base_sequence {
             -1 => -1,
@@ -206,7 +202,6 @@ pub(crate) fn increment_sequence(sequence: i32, by: i32) -> i32 {
 
 /// `sequence - by`; before 0 comes the largest.
 #[inline]
-#[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction and the idempotent producer"))]
 pub(crate) fn decrement_sequence(sequence: i32, by: i32) -> i32 {
     (sequence.wrapping_sub(by)) & i32::MAX
 }

@@ -237,7 +237,6 @@ impl BatchBuilder {
 
     /// Records so far.
     #[inline]
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction"))]
     pub(crate) fn count(&self) -> u32 {
         self.count as u32
     }
@@ -275,10 +274,6 @@ impl BatchBuilder {
     }
 
     /// Names the producer; may come at any time before [`seal`](Self::seal), which forgets it.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "written by transactions and compaction; its reading is in use")
-    )]
     pub(crate) fn producer(&mut self, id: i64, epoch: i16, base_sequence: i32) {
         self.fields.producer_id = id;
         self.fields.producer_epoch = epoch;

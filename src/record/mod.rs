@@ -26,13 +26,14 @@ mod tests;
 mod varint;
 
 pub(crate) use batch::{BatchHeader, check_records, decompress, find_header, verify_crc};
-#[cfg(test)]
 pub(crate) use batch::{decrement_sequence, increment_sequence};
 pub(crate) use batch::empty_batch;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use batch::find_batch;
 pub(crate) use builder::{BatchBuilder, BatchFields};
+pub(crate) use checksum::crc32c;
 pub use control::ControlType;
+pub(crate) use control::EndMarker;
 pub(crate) use iter::RecordIter;
 pub(crate) use legacy::{unpack, wrapper_offset};
 pub(crate) use record::RawRecord;

@@ -144,6 +144,7 @@ impl Segment {
     pub(crate) fn forget_index(&self) {
         if self.is_sealed() {
             *self.index.write() = Index::NotLoaded;
+            self.forget_aborted();
         }
     }
 

@@ -1,4 +1,4 @@
-//! One segment: the `.log` of one base offset with its two indexes.
+//! One segment: the `.log` of one base offset with its indexes.
 //!
 //! Invariants:
 //! - Offsets of a segment are at or above its base, and at most 2^31 - 1 above it; positions stay below 2^31.
@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BATCH_HEADER_BYTES;
 use crate::metrics::Pins;
 use crate::record::{BatchHeader, Invalid, unpack, verify_crc};
-use crate::storage::{File, Map, Open, Region, Storage, read_small};
+use crate::storage::{File, Map, Open, Region, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicU64, OnceLock, Ordering, RwLock};
 use crate::types::Offset;
 
@@ -37,6 +37,7 @@ pub(crate) use index::IndexDraft;
 use index::{Growing, Index};
 use scan::Order;
 pub(crate) use scan::{Scan, Step};
+use txn_index::Aborted;
 pub(crate) use txn_index::AbortedTxn;
 pub(crate) use verify::{Disagreement, IndexCheck};
 
@@ -103,6 +104,7 @@ pub(crate) struct Segment {
     index: RwLock<Index>,
     /// Of a closed segment that may have gaps.
     digest: OnceLock<Option<Digest>>,
+    aborted: RwLock<Aborted>,
     /// Bytes handed to the operating system. Only the append lock's holder moves it.
     written: AtomicU64,
     visible: AtomicU64,
@@ -142,6 +144,7 @@ impl Segment {
         let log = storage.open(&dir.join(name::log(base)), Open::Truncate)?;
         let segment = Segment::existing(storage, dir, base, config, pins, now_ms);
         *segment.index.write() = Index::Growing(Growing::new(base, &config));
+        *segment.aborted.write() = Aborted::none();
         segment.entry_synced.store(false, Ordering::Release);
         // The cell is empty: the segment was made two lines above.
         let _ = segment.log.set(log);
@@ -167,6 +170,7 @@ impl Segment {
             map: OnceLock::new(),
             index: RwLock::new(Index::NotLoaded),
             digest: OnceLock::new(),
+            aborted: RwLock::new(Aborted::InFile),
             written: AtomicU64::new(0),
             visible: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
@@ -261,6 +265,7 @@ impl Segment {
     pub(crate) fn hold_files(&self) -> Result<()> {
         self.file(Open::Read)?;
         self.digest()?;
+        self.aborted()?;
         match self.with_index(|_, _| ()) {
             Err(Fault::Disk(error)) => Err(error),
             Ok(()) | Err(Fault::Bytes { .. }) => Ok(()),
@@ -271,12 +276,6 @@ impl Segment {
     pub(crate) fn first_timestamp(&self) -> Result<Option<i64>, Fault> {
         let visible = self.visible();
         if visible == 0 { Ok(None) } else { self.header_at(0, visible).map(|first| Some(first.max_timestamp)) }
-    }
-
-    /// The aborted transactions that its `.txnindex` knows.
-    pub(crate) fn stored_aborted(&self) -> Result<Vec<AbortedTxn>> {
-        let bytes = read_small(self.storage.as_ref(), &self.dir.join(format!("{:020}.txnindex", self.base)))?;
-        Ok(txn_index::entries(&bytes.unwrap_or_default()).collect())
     }
 
     /// Writes batches behind the last, in one operation. They are not counted before [`Segment::publish`].
@@ -318,6 +317,8 @@ impl Segment {
             self.storage.sync_dir(&self.dir)?;
             self.entry_synced.store(true, Ordering::Release);
         }
+        // Without it records that do not count would.
+        self.flush_aborted(true)?;
         if self.synced.load(Ordering::Acquire) < written {
             self.file(Open::Write)?.sync_data()?;
             self.synced.fetch_max(written, Ordering::AcqRel);

@@ -97,6 +97,15 @@ pub(crate) fn files_of(base: Offset) -> [String; 6] {
 /// How the name of a file ends that is about to be unlinked (Kafka's `.deleted`).
 pub(crate) const DELETED_SUFFIX: &str = ".deleted";
 
+pub(crate) fn txn_index(base: Offset) -> String {
+    format!("{base:020}.txnindex")
+}
+
+/// The state of producers below an offset.
+pub(crate) fn snapshot(offset: Offset) -> String {
+    format!("{offset:020}.snapshot")
+}
+
 /// Where bytes go that recovery sets aside; no sub-directory (a broker refuses those), no name a broker reads.
 pub(crate) fn quarantine(base: Offset, position: u64) -> String {
     format!("quarantine-{base:020}-{position}")
@@ -125,6 +134,8 @@ mod tests {
         assert_eq!(SegmentFile::parse(&log(42)), Some(SegmentFile::Log(42)));
         assert_eq!(SegmentFile::parse(&offset_index(i64::MAX)), Some(SegmentFile::OffsetIndex(i64::MAX)));
         assert_eq!(SegmentFile::parse(&time_index(0)), Some(SegmentFile::TimeIndex(0)));
+        assert_eq!(SegmentFile::parse(&txn_index(7)), Some(SegmentFile::TransactionIndex(7)));
+        assert_eq!(SegmentFile::parse(&snapshot(7)), Some(SegmentFile::Snapshot(7)));
         assert_eq!(SegmentFile::parse("00000000000000000007.log.deleted"), Some(SegmentFile::Deleted));
         assert_eq!(SegmentFile::parse("00000000000000000007.index.cleaned"), Some(SegmentFile::Cleaned));
         assert_eq!(SegmentFile::parse("00000000000000000007.log.swap"), Some(SegmentFile::Swap));

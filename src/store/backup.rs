@@ -193,6 +193,8 @@ impl Shared {
                 }
             }
         }
+        // Behind the records: names that it does not know would be given out anew.
+        self.context.names.copy(target.storage, &target.root)?;
         target.finish(&source, &ends, tails, clean)?;
         target.remove(&stale)?;
         Ok(placing.done)

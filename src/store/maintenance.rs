@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::Shared;
+use super::producers::EXPIRATION_INTERVAL;
 use crate::error::{Error, Result, each};
 use crate::log::Log;
 use crate::producer::Shared as ProducerShared;
@@ -35,6 +36,7 @@ enum Job {
     Drain(Arc<ProducerShared>),
     Sync(Arc<Log>),
     Checkpoint,
+    ExpireProducers,
     #[cfg(feature = "metrics")]
     Export,
 }
@@ -46,6 +48,7 @@ impl Job {
             Job::Drain(producer) => Arc::as_ptr(producer).addr(),
             Job::Sync(log) => Arc::as_ptr(log).addr(),
             Job::Checkpoint => 0,
+            Job::ExpireProducers => 2,
             #[cfg(feature = "metrics")]
             Job::Export => 1,
         }
@@ -74,6 +77,10 @@ impl Shared {
             if due <= now { jobs.push(Job::Checkpoint) } else { sooner(due - now) }
         }
         jobs.extend(logs.into_iter().map(Job::Sync));
+        // Nobody wakes for it: what is forgotten late does no harm.
+        if *self.expired_at.lock() + EXPIRATION_INTERVAL <= now {
+            jobs.push(Job::ExpireProducers);
+        }
         #[cfg(feature = "metrics")]
         if let Some(due) = self.export_due() {
             if due <= now {
@@ -93,6 +100,10 @@ impl Shared {
             }
             Job::Sync(log) => log.sync_due(),
             Job::Checkpoint => self.write_checkpoints(),
+            Job::ExpireProducers => {
+                self.expire_producers();
+                Ok(())
+            }
             #[cfg(feature = "metrics")]
             Job::Export => {
                 self.export();

@@ -16,6 +16,7 @@ mod meta;
 mod open;
 mod options;
 mod place;
+mod producers;
 #[cfg(all(test, logstead_shuttle))]
 mod schedules;
 mod stats;
@@ -46,6 +47,7 @@ use compaction::Cleaner;
 pub use maintenance::Maintained;
 use maintenance::Threads;
 pub use options::{Maintenance, StoreOptions};
+pub use producers::ProducerDescription;
 pub use stats::{Figures, PartitionStats, Stats, TopicStats};
 
 /// What opening a store found, cut, moved or rebuilt; nothing of it is missing here.
@@ -86,6 +88,8 @@ struct Shared {
     report: RecoveryReport,
     /// On the monotonic clock.
     opened_at: std::time::Duration,
+    /// When producers were forgotten last, on the monotonic clock.
+    expired_at: Mutex<std::time::Duration>,
     #[cfg(feature = "metrics")]
     exported: Mutex<export::Exported>,
     closed: AtomicBool,
@@ -190,6 +194,8 @@ impl Store {
             unsynced: Default::default(),
             wake: Default::default(),
             pins: Default::default(),
+            names: Default::default(),
+            producer_id_expiration_ms: options.producer_id_expiration_ms,
         });
         span!("open", dir = %context.root.display(), read_only);
         let opened_at = context.clock.monotonic();
@@ -204,6 +210,7 @@ impl Store {
             cleaner: options.cleaner(),
             report: opened.report,
             opened_at,
+            expired_at: Mutex::new(opened_at),
             #[cfg(feature = "metrics")]
             exported: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -239,16 +246,12 @@ impl Store {
     /// A producer.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`], [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`].
+    /// [`ErrorKind::InvalidConfig`], [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`]; of
+    /// one with a name also [`ErrorKind::Full`], and [`ErrorKind::WouldWaitForItself`] from inside a delivery hook.
     pub fn producer_with(&self, config: ProducerConfig) -> Result<Producer> {
         config.validate()?;
-        let shared = self.shared();
-        shared.check_writable()?;
-        let (producer, watched) = Producer::new(config, &shared.context, &shared.topics, self.keep());
-        let mut producers = shared.producers.lock();
-        producers.retain(|producer| producer.strong_count() > 0);
-        producers.push(Arc::downgrade(&watched));
-        Ok(producer)
+        self.shared().check_writable()?;
+        self.make_producer(config)
     }
 
     /// A consumer with the default settings.

@@ -15,7 +15,7 @@ use crate::log::checkpoint::{
     CLEANER_OFFSETS, LEADER_EPOCHS, LOG_STARTS, Offsets, RECOVERY_POINTS, epochs_text, read_offsets,
     write_offsets,
 };
-use crate::log::{Context, OpenHints, PartitionReport, RecoveryEvent};
+use crate::log::{Context, OpenHints, PartitionReport, RecoveryEvent, names};
 use crate::storage::{Entry, EntryKind, LockGuard, Open, Storage, write_new};
 use crate::sync::{Arc, Mutex, in_parallel};
 use crate::topic::catalog::{self, Catalog, CatalogEntry, TopicId, TopicState};
@@ -79,6 +79,7 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
     }
     let mut catalog = read_catalog(context, &mut report)?;
     let entries = if context.read_only { list_with_catalog(context, &mut catalog)? } else { entries };
+    read_names(context, &mut report)?;
     let recovery_points = read_checkpoint(context, RECOVERY_POINTS, &mut report);
     let log_starts = read_checkpoint(context, LOG_STARTS, &mut report);
     let cleaned = read_checkpoint(context, CLEANER_OFFSETS, &mut report);
@@ -179,6 +180,23 @@ pub(super) fn read_catalog(context: &Context, report: &mut RecoveryReport) -> Re
             Ok(Catalog::empty(&context.root))
         }
         other => other,
+    }
+}
+
+/// Names that can not be read are given out anew, and the report says so.
+fn read_names(context: &Context, report: &mut RecoveryReport) -> Result<()> {
+    let storage = context.storage.as_ref();
+    match context.names.read(storage, &context.root) {
+        Err(error) if error.is_corrupt() => {
+            let path = context.root.join(names::FILE_NAME);
+            if !context.read_only {
+                storage.rename(&path, &context.root.join(format!("{}.damaged", names::FILE_NAME)))?;
+                storage.sync_dir(&context.root)?;
+            }
+            report.unreadable_files.push(path);
+            Ok(())
+        }
+        read => read,
     }
 }
 

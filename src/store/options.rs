@@ -28,6 +28,7 @@ pub struct StoreOptions {
     pub(super) maintenance: Maintenance,
     pub(super) flush_threads: usize,
     max_open_files: Option<usize>,
+    pub(super) producer_id_expiration_ms: u64,
     pub(super) shows: ReadOnly,
     pub(super) cleaner: CleanerOptions,
     clock: Arc<dyn Clock>,
@@ -40,6 +41,7 @@ impl Default for StoreOptions {
             maintenance: Maintenance::Threads,
             flush_threads: 4,
             max_open_files: None,
+            producer_id_expiration_ms: 86_400_000,
             shows: ReadOnly::Committed,
             cleaner: CleanerOptions::default(),
             clock: Arc::new(SystemClock),
@@ -61,6 +63,15 @@ impl StoreOptions {
     #[must_use]
     pub fn flush_threads(mut self, threads: usize) -> Self {
         self.flush_threads = threads.max(1);
+        self
+    }
+
+    /// `producer.id.expiration.ms`: how long a partition remembers a producer that writes nothing to it, by the
+    /// timestamps of its records. Default one day, as in Kafka. One with a name is not forgotten, nor one with a
+    /// transaction open.
+    #[must_use]
+    pub fn producer_id_expiration_ms(mut self, ms: u64) -> Self {
+        self.producer_id_expiration_ms = ms;
         self
     }
 

@@ -17,7 +17,7 @@ use super::marker::{Tail, remove_dir};
 use crate::error::Result;
 use crate::log::{Moment, checkpoint::LEADER_EPOCHS, committed};
 use crate::segment::name::{self, SegmentFile};
-use crate::segment::{IndexBytes, Segment};
+use crate::segment::{IndexBytes, Segment, txn_index};
 use crate::storage::{Entry, EntryKind, File, Open, Storage, copy_range, read_small, replace};
 use crate::sync::Arc;
 use crate::types::Offset;
@@ -94,16 +94,27 @@ impl Placing<'_> {
         kept.insert(moment.last.base());
         for entry in here.values().filter(|entry| entry.kind == EntryKind::File) {
             match SegmentFile::parse(&entry.name) {
-                Some(SegmentFile::TransactionIndex(base)) if kept.contains(&base) => {}
-                Some(SegmentFile::Snapshot(offset)) if offset <= moment.end => {}
+                Some(SegmentFile::TransactionIndex(base))
+                    if base < moment.last.base() && kept.contains(&base) => {}
+                Some(SegmentFile::Snapshot(offset)) if offset < moment.end => {}
                 _ => continue,
             }
             place.small_file(&entry.name, read_small(storage, &from.join(&entry.name))?)?;
         }
+        let mut aborted = moment.last.aborted()?;
+        aborted.retain(|txn| txn.last_offset < moment.end);
+        let aborted = (!aborted.is_empty()).then(|| txn_index::encoded(&aborted));
+        place.small_file(&name::txn_index(moment.last.base()), aborted)?;
+        let last_snapshot = name::snapshot(moment.end);
+        let snapshot = match &moment.snapshot {
+            Some(snapshot) if moment.end > 0 => Some(snapshot.clone()),
+            _ => read_small(storage, &from.join(&last_snapshot))?,
+        };
+        place.small_file(&last_snapshot, snapshot)?;
         // The word of what is committed comes behind what it speaks of.
         place.settle()?;
         place.small_file(committed::FILE_NAME, moment.committed.clone())?;
-        let stale = place.stale(&kept, &here);
+        let stale = place.stale(&kept, &here, moment.end);
         Ok(Placed { tail: (moment.last.base(), moment.position), stale })
     }
 
@@ -295,12 +306,13 @@ impl Place<'_, '_> {
     }
 
     /// Files of segments that are no more, and what interrupted checkpoints left.
-    fn stale(&self, kept: &BTreeSet<Offset>, here: &Names) -> Vec<PathBuf> {
+    fn stale(&self, kept: &BTreeSet<Offset>, here: &Names, end: Offset) -> Vec<PathBuf> {
         let is_stale = |name: &&String| match SegmentFile::parse(name) {
             Some(SegmentFile::Log(base) | SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
                 !kept.contains(&base)
             }
-            Some(SegmentFile::TransactionIndex(_) | SegmentFile::Snapshot(_)) => !here.contains_key(*name),
+            Some(SegmentFile::TransactionIndex(base)) => !kept.contains(&base) || !here.contains_key(*name),
+            Some(SegmentFile::Snapshot(offset)) => offset != end && !here.contains_key(*name),
             Some(SegmentFile::Deleted | SegmentFile::Cleaned | SegmentFile::Swap) => true,
             None => false,
         };

@@ -12,19 +12,12 @@ use std::collections::HashMap;
 use super::map::OffsetMap;
 use super::transactions::Walked;
 use crate::limits::BATCH_HEADER_BYTES;
+use crate::log::producer_state::LastOfProducer;
 use crate::record::{
     BatchBuilder, BatchFields, BatchHeader, Compression, ControlType, Invalid, RawRecord, RecordIter, Sealed,
     TimestampType, empty_batch,
 };
 use crate::types::Offset;
-
-/// What the state of a producer that is still active says of its last batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LastOfProducer {
-    /// `None`: nothing but a marker is known of it.
-    pub(crate) last_data_offset: Option<Offset>,
-    pub(crate) epoch: i16,
-}
 
 /// What a pass goes by; the same for all its batches.
 #[derive(Debug)]

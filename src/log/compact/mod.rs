@@ -17,7 +17,6 @@ mod filter;
 mod map;
 mod output;
 mod plan;
-mod producers;
 mod source;
 mod swap;
 #[cfg(test)]
@@ -29,14 +28,15 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{Log, transactions::Transactions};
+use super::Log;
+use super::producer_state::LastOfProducer;
 use crate::config::{IsolationLevel, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::{AbortedTxn, Fault, Segment, SegmentConfig, name};
 use crate::storage::Open;
 use crate::sync::{Arc, AtomicI64, Mutex, Ordering};
 use crate::types::{Durability, Offset};
-use filter::{Filter, LastOfProducer, Outcome, Rules, Unpacked};
+use filter::{Filter, Outcome, Rules, Unpacked};
 use map::OffsetMap;
 use output::Output;
 pub(crate) use plan::Cleanable;
@@ -274,8 +274,8 @@ impl Log {
             return Ok(None);
         }
         let began = Instant::now();
-        let aborted = self.aborted_transactions(&closed)?;
-        let producers = self.last_of_producers(now_ms)?;
+        let aborted = self.aborted_in(self.log_start()..what.first_uncleanable)?;
+        let producers = self.last_of_producers()?;
         let throttle = Throttle::new(options.bytes_per_second);
         let mut pass =
             Pass { log: self, options, config, closed, what, aborted, producers, now_ms, throttle };
@@ -310,27 +310,6 @@ impl Log {
             Durability::Disk => lead.commit(),
             Durability::PageCache => self.sync(false).map(drop),
         }
-    }
-
-    /// The transactions that were aborted, as the indexes of the closed segments have them, or as their batches say.
-    fn aborted_transactions(&self, closed: &Closed) -> Result<Vec<AbortedTxn>> {
-        let known: Arc<Transactions> = self.transactions()?;
-        let mut aborted = known.aborted();
-        if aborted.is_empty() {
-            return Ok(aborted);
-        }
-        let mut stored: HashMap<(i64, Offset), AbortedTxn> = HashMap::new();
-        for segment in &closed.segments {
-            for txn in segment.stored_aborted()? {
-                stored.insert((txn.producer_id, txn.last_offset), txn);
-            }
-        }
-        for txn in &mut aborted {
-            if let Some(stored) = stored.get(&(txn.producer_id, txn.last_offset)) {
-                *txn = *stored;
-            }
-        }
-        Ok(aborted)
     }
 }
 

@@ -10,7 +10,7 @@ use super::swap::CLEANED;
 use crate::error::{ErrorKind, Result};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::record::BatchHeader;
-use crate::segment::{AbortedTxn, DigestDraft, IndexDraft, SegmentConfig, name};
+use crate::segment::{AbortedTxn, DigestDraft, IndexDraft, SegmentConfig, name, txn_index};
 use crate::storage::{File, Open, Storage};
 use crate::sync::Arc;
 use crate::types::Offset;
@@ -108,8 +108,7 @@ impl<'o> Output<'o> {
         put(name::offset_index(self.base), &indexes.offsets)?;
         put(name::time_index(self.base), &indexes.times)?;
         if !aborted.is_empty() {
-            let entries: Vec<u8> = aborted.iter().flat_map(AbortedTxn::encode).collect();
-            put(format!("{:020}.txnindex", self.base), &entries)?;
+            put(name::txn_index(self.base), &txn_index::encoded(aborted))?;
         }
         self.digest.end(self.written)?;
         // Retention goes by it where records have no timestamps. Synced with the contents.
