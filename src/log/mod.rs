@@ -49,7 +49,9 @@ use crate::metrics::{AllPins, SyncCounter, TrafficCounter};
 use crate::segment::name;
 use crate::segment::{Segment, SegmentConfig};
 use crate::storage::{File, Storage};
-use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, Ordering, RwLock};
+use crate::sync::{
+    Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, MutexGuard, OnceLock, Ordering, RwLock,
+};
 use crate::time::Clock;
 use crate::types::{Durability, Offset, ReadOnly, TopicName};
 
@@ -281,6 +283,11 @@ struct Tail {
 }
 
 impl Log {
+    /// Keeps names of closed segments from being taken away, or given to other bytes, until it is dropped.
+    pub(crate) fn keep_names(&self) -> MutexGuard<'_, ()> {
+        self.names.lock()
+    }
+
     pub(crate) fn topic(&self) -> &str {
         self.topic.as_str()
     }

@@ -19,8 +19,6 @@ mod output;
 mod plan;
 mod source;
 mod swap;
-#[cfg(test)]
-mod tests;
 mod throttle;
 mod transactions;
 
@@ -43,7 +41,7 @@ pub(crate) use plan::Cleanable;
 use plan::{Limits, Piece, View};
 use source::Source;
 use swap::{Exchange, Swap};
-pub(crate) use swap::{Cleaned, FILE_NAME, SWAP, Unsettled, readable, see_exchange, settle};
+pub(crate) use swap::{Cleaned, FILE_NAME, exchange_for, SWAP, Unsettled, readable, see_exchange, settle};
 use throttle::Throttle;
 use transactions::Walked;
 

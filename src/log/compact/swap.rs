@@ -22,7 +22,7 @@ use crate::error::{ErrorKind, Result};
 use crate::record::BatchHeader;
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Scan, Step};
-use crate::storage::{Entry, EntryKind, Open, Storage, check_sum, read_small, replace_summed};
+use crate::storage::{Entry, EntryKind, File, Open, Storage, check_sum, read_small, replace_summed};
 use crate::sync::Arc;
 use crate::types::Offset;
 
@@ -148,6 +148,20 @@ pub(crate) fn exchange(
     Ok(())
 }
 
+/// Puts a segment whose files lie in `dir` synced as `.cleaned` in the place of those whose bases lie in `bases`.
+pub(crate) fn exchange_for(storage: &dyn Storage, dir: &Path, bases: Range<Offset>) -> Result<()> {
+    let path = dir.join(name::log(bases.start) + CLEANED);
+    let file = storage.open(&path, Open::Read)?;
+    let bytes = file.len()?;
+    let mut swap = Swap { base: bases.start, end: bases.end, bytes, sum: 0 };
+    swap.sum = sum_of(file.as_ref(), bytes)?.unwrap_or(0);
+    let mut cleaned = Cleaned::read(storage, dir)?;
+    match exchange(storage, dir, &mut cleaned, swap) {
+        Ok(()) => Ok(()),
+        Err(Exchange::NotBegun(error) | Exchange::Begun(error)) => Err(error),
+    }
+}
+
 /// Why an exchange failed: all is as before, or nobody knows how far it came.
 #[derive(Debug)]
 pub(crate) enum Exchange {
@@ -157,25 +171,30 @@ pub(crate) enum Exchange {
 
 /// Whether a file is the new `.log` of an exchange, by what the device has of it.
 fn is_whole(storage: &dyn Storage, path: &Path, swap: Swap) -> Result<bool> {
-    const PIECE_BYTES: usize = 256 * 1024;
     let file = storage.open(path, Open::Read)?;
     if file.len()? != swap.bytes {
         return Ok(false);
     }
     file.drop_cache()?;
+    Ok(sum_of(file.as_ref(), swap.bytes)? == Some(swap.sum))
+}
+
+/// The CRC-32 of the first `len` bytes of a file; `None`: it has not so many.
+fn sum_of(file: &dyn File, len: u64) -> Result<Option<u32>> {
+    const PIECE_BYTES: usize = 256 * 1024;
     let mut sum = crc32fast::Hasher::new();
     let mut piece = vec![0; PIECE_BYTES];
     let mut at = 0;
-    while at < swap.bytes {
+    while at < len {
         let read = file.read_at(&mut piece, at)?;
         let bytes = piece.get(..read).unwrap_or_default();
         if bytes.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         sum.update(bytes);
         at += read as u64;
     }
-    Ok(sum.finalize() == swap.sum)
+    Ok(Some(sum.finalize()))
 }
 
 /// The names of a directory's regular files.
