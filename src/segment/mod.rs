@@ -32,7 +32,7 @@ use crate::types::Offset;
 
 pub(crate) use copy::IndexBytes;
 use digest::Digest;
-pub(crate) use digest::{DigestDraft, is_whole as is_digest, reader as digest_reader};
+pub(crate) use digest::{DigestDraft, reader as digest_reader};
 pub(crate) use index::IndexDraft;
 use index::{Growing, Index};
 use scan::Order;

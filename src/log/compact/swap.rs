@@ -23,7 +23,6 @@ use crate::record::BatchHeader;
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{Scan, Step};
 use crate::storage::{Entry, EntryKind, File, Open, Storage, check_sum, read_small, replace_summed};
-use crate::sync::Arc;
 use crate::types::Offset;
 
 /// What a partition's directory says of its compactions.
@@ -472,9 +471,9 @@ pub(crate) fn see_exchange(swap: Swap, entries: &mut Vec<Entry>) -> Option<Strin
 }
 
 /// Removes what an abandoned compaction wrote.
-pub(crate) fn discard(storage: &Arc<dyn Storage>, dir: &Path, base: Offset) {
+pub(crate) fn discard(storage: &dyn Storage, dir: &Path, base: Offset) {
     // What stays the next open removes.
-    let Ok(names) = listed(storage.as_ref(), dir) else { return };
+    let Ok(names) = listed(storage, dir) else { return };
     for plain in ending(&names, CLEANED, base..base + 1) {
         let _ = storage.remove_file(&dir.join(format!("{plain}{CLEANED}")));
     }
