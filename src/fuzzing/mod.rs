@@ -1,6 +1,7 @@
 //! What the fuzz targets under `fuzz/` call: one function per target, each fed with bytes from nowhere.
 
 mod directory;
+mod producers;
 
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use crate::storage::SimDisk;
 use crate::topic::catalog::{self, Catalog};
 
 pub use directory::directory;
+pub use producers::producers;
 
 /// Takes bytes off the front, zeros when there are no more.
 struct Bytes<'d>(&'d [u8]);

@@ -11,6 +11,8 @@ use crate::record::{BatchBuilder, Compression, Sealed, TimestampType};
 use crate::storage::{Disk, EntryKind, Open, SimDisk, read_small};
 use crate::time::ManualClock;
 
+mod producers;
+
 type Opened = (Arc<Log>, Vec<RecoveryEvent>);
 
 /// A partition's directory and what its log is opened with.

@@ -467,6 +467,12 @@ impl Topic {
         TopicConfig::clone(&self.inner.config())
     }
 
+    /// The partition that a producer's record with this key goes to, unless the record names another or the producer has
+    /// a partitioner of its own: Kafka's murmur2 of the key. With more partitions it is another one.
+    pub fn partition_for_key<K: AsRef<[u8]> + ?Sized>(&self, key: &K) -> i32 {
+        partitioner::partition_of(key.as_ref(), self.partitions()) as i32
+    }
+
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.inner.context.clock)
     }
