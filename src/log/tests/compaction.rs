@@ -1,7 +1,7 @@
 //! Kafka's cases K, and the swap cases of G, by number.
 
 use super::*;
-use crate::config::Cleanup;
+use crate::config::{Cleanup, IsolationLevel};
 use crate::log::compact::{CompactOptions, CompactionReport};
 use crate::record::{BatchFields, BatchHeader, ControlType, header};
 use crate::segment::AbortedTxn;
@@ -9,6 +9,8 @@ use crate::segment::AbortedTxn;
 fn compacted() -> TopicConfig {
     page_cache().cleanup_policy(Cleanup::COMPACT)
 }
+
+const UNCOMMITTED: IsolationLevel = IsolationLevel::ReadUncommitted;
 
 const HINTS: OpenHints =
     OpenHints { recovery_point: None, log_start: None, clean: false, contiguous: true, cleaned_to: None };
@@ -314,7 +316,7 @@ fn k09_a_tombstone_replaces_its_key_and_stays_until_its_horizon() {
         let horizon = Some(NOW_MS as i64 + 1_000);
         assert_eq!(horizons, [None, None, horizon, horizon]);
         // Their own time is what it was.
-        let tombstone = log.get(4).unwrap().unwrap();
+        let tombstone = log.get(4, UNCOMMITTED).unwrap().unwrap();
         assert_eq!((tombstone.record().value(), tombstone.record().timestamp_ms()), (None, 9));
 
         bench.clock.advance(Duration::from_millis(1_000));
@@ -420,7 +422,7 @@ fn k24_a_batch_larger_than_what_is_read_at_once_is_compacted_and_a_damaged_one_e
         puts(&log, &["1"]);
         clean(&log);
         assert_eq!(keys(&log), [(0, "0".to_owned()), (2, "1".to_owned())]);
-        assert_eq!(log.get(0).unwrap().unwrap().record().value().unwrap().len(), large.len());
+        assert_eq!(log.get(0, UNCOMMITTED).unwrap().unwrap().record().value().unwrap().len(), large.len());
 
         puts(&log, &["0", "0"]);
         log.roll_active().unwrap();
@@ -525,7 +527,7 @@ fn what_stays_is_what_was_written() {
                 assert_eq!(found, first, "{codec} {timestamp_type:?} at {time}");
             }
             for record in &before {
-                let found = log.get(record.0).unwrap().map(|found| found.record().offset());
+                let found = log.get(record.0, UNCOMMITTED).unwrap().map(|found| found.record().offset());
                 assert_eq!(found, expected.iter().any(|e| e.0 == record.0).then_some(record.0));
             }
         }
@@ -622,7 +624,7 @@ fn r8_no_bit_of_a_header_that_the_checksum_leaves_out_passes_in_a_compacted_segm
             assert_eq!(found.len(), right.len() - 1, "bit {bit} of the batch at {start}: {found:?}");
             assert!(found.iter().all(|found| right.contains(found)), "{found:?}");
             for (offset, key) in &right {
-                if let Ok(Some(record)) = log.get(*offset) {
+                if let Ok(Some(record)) = log.get(*offset, UNCOMMITTED) {
                     assert_eq!((record.record().offset(), record.record().key()), (*offset, Some(key.as_bytes())));
                 }
             }
