@@ -37,6 +37,7 @@ pub(crate) mod snapshot;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod verify;
 
 use std::collections::VecDeque;
@@ -268,6 +269,8 @@ pub(crate) struct Log {
     follow: Option<follow::Follow>,
     producers: Mutex<producers::Producers>,
     pub(super) compaction: compact::State,
+    /// They were read; never so in a read-only store.
+    producers_ready: AtomicBool,
     pub(crate) bells: Arc<Bells>,
     source: Arc<records::Source>,
 }

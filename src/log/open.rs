@@ -153,6 +153,7 @@ impl Log {
             follow: context.read_only.then(Follow::default),
             producers: Mutex::new(producers),
             compaction: compact::State::new(cleaned, hints.cleaned_to),
+            producers_ready: AtomicBool::new(false),
             bells,
             source: Arc::new(Source {
                 topic: topic.shared(),

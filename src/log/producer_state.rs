@@ -57,7 +57,7 @@ pub(crate) struct ProducerEntry {
     /// The first offset of the transaction that is open.
     pub(crate) txn_first: Option<Offset>,
     /// The last batches, oldest first.
-    batches: Vec<BatchMeta>,
+    pub(super) batches: Vec<BatchMeta>,
 }
 
 impl ProducerEntry {

@@ -16,10 +16,10 @@ use std::ops::Range;
 use super::producer_state::{Checked, LastOfProducer, ProducerEntry, ProducerState, Refused};
 use super::{Log, snapshot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{BatchHeader, EndMarker, Sealed};
+use crate::record::{EndMarker, Sealed};
 use crate::segment::{AbortedTxn, Fault, Segment, Step, name};
 use crate::storage::{Open, read_small};
-use crate::sync::{Arc, MutexGuard};
+use crate::sync::{Arc, Ordering};
 use crate::types::Offset;
 
 /// What is known of them.
@@ -55,7 +55,7 @@ pub(super) enum First {
 impl Log {
     /// Reads them, if nobody has. To be called before the tail is locked.
     pub(super) fn ready_producers(&self) -> Result<()> {
-        self.with_producers(|_| ())
+        if self.producers_ready.load(Ordering::Acquire) { Ok(()) } else { self.with_producers(|_| ()) }
     }
 
     fn with_producers<T>(&self, ask: impl FnOnce(&mut ProducerState) -> T) -> Result<T> {
@@ -63,18 +63,37 @@ impl Log {
         Ok(ask(self.up_to_date(&mut producers)?))
     }
 
-    fn up_to_date<'p>(&self, producers: &'p mut MutexGuard<'_, Producers>) -> Result<&'p mut ProducerState> {
+    fn up_to_date<'p>(&self, producers: &'p mut Producers) -> Result<&'p mut ProducerState> {
         // Beside a writer they are brought up when they are asked for; one that cut its log takes back what was seen.
-        let end = self.follow.as_ref().map(|_| self.high_watermark());
-        let state = match producers.state.take() {
-            Some(state) if end.is_none_or(|end| state.end() == end) => state,
-            Some(mut state) if end.is_some_and(|end| state.end() < end) => {
-                self.replay(&mut state, self.high_watermark())?;
-                state
-            }
-            _ => self.read_producers(producers, end.unwrap_or_else(|| self.log_end()))?,
+        let end = match self.follow {
+            Some(_) => self.high_watermark(),
+            None => producers.state.as_ref().map_or_else(|| self.log_end(), ProducerState::end),
         };
-        Ok(producers.state.insert(state))
+        match &mut producers.state {
+            Some(state) if state.end() == end => {}
+            Some(state) if state.end() < end => {
+                let replayed = self.replay(state, end);
+                if replayed.is_err() {
+                    // What it took in is not told to the segments.
+                    producers.state = None;
+                }
+                replayed?;
+            }
+            _ => {
+                let state = self.read_producers(producers, end)?;
+                if self.follow.is_none() {
+                    // Whoever appends adds to them.
+                    self.tail_segment().map_or(Ok(()), |active| active.load_aborted())?;
+                }
+                producers.state = Some(state);
+                self.producers_ready.store(self.follow.is_none(), Ordering::Release);
+            }
+        }
+        Ok(producers.state.get_or_insert_default())
+    }
+
+    fn tail_segment(&self) -> Option<Arc<Segment>> {
+        self.segments.read().last().map(Arc::clone)
     }
 
     fn read_producers(&self, producers: &mut Producers, end: Offset) -> Result<ProducerState> {
@@ -82,7 +101,7 @@ impl Log {
         let known = self.newest_snapshot(producers, from)?;
         let first = self.segments.read().first().map_or(0, |first| first.base());
         if known.is_none() && producers.clean && self.contiguous && !self.last_has_producers()? {
-            // Of a store that is older than producers with ids.
+            // Of a store that is older than producers with ids: nor has it transactions.
             return Ok(ProducerState::new(end, []));
         }
         let mut state = known.unwrap_or_else(|| ProducerState::new(first, []));

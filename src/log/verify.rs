@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::Committed;
 use super::compact::{self, Cleaned};
+use super::transactions::{Transactions, check_snapshots};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, unpack};
 use crate::segment::name::{self, SegmentFile};
@@ -136,6 +137,8 @@ struct Verifying<'v> {
     /// The offset that comes next; `None` behind damage.
     expected: Option<Offset>,
     floor: Offset,
+    /// `None` behind damage: then nobody knows what became of a transaction.
+    transactions: Option<Transactions>,
 }
 
 /// A segment to be read.
@@ -180,11 +183,22 @@ pub(crate) fn verify(
     let first = logs.first().map_or(0, |log| log.0);
     // A topic that was a `Disk` one has the word of that time.
     let slot = slot.filter(|_| claims.on_disk);
-    let mut verifying =
-        Verifying { storage, dir, claims, report, slot, epochs, cleaned, proven, expected: Some(first), floor: first };
+    let mut verifying = Verifying {
+        storage,
+        dir,
+        claims,
+        report,
+        slot,
+        epochs,
+        proven,
+        expected: Some(first),
+        floor: first,
+        transactions: Some(Transactions::default()),
+    };
     verifying.report.partitions += 1;
     verifying.start(&logs);
-    verifying.segments(logs)
+    verifying.segments(logs)?;
+    if verifying.claims.clean { check_snapshots(storage, dir, verifying.report) } else { Ok(()) }
 }
 
 /// The `.log` files and their lengths, rising. A directory that is written to while it is listed may leave out what is
@@ -276,6 +290,10 @@ impl Verifying<'_> {
             let len = if later.is_empty() { len } else { file.len()? };
             let contiguous = self.claims.contiguous && base >= self.cleaned.sparse_below;
             let piece = Piece { len, contiguous, ..piece };
+            if !contiguous {
+                // The records of a transaction may be gone, and its index tells where they began.
+                self.transactions = None;
+            }
             let goes_on = self.segment(piece, &file)?;
             if !goes_on {
                 self.report.uncommitted_bytes += later.iter().map(|later| later.1).sum::<u64>();
@@ -322,6 +340,7 @@ impl Verifying<'_> {
     }
 
     fn forget_to(&mut self, next_base: Option<Offset>) {
+        self.transactions = None;
         self.expected = next_base;
         self.floor = next_base.unwrap_or(self.floor);
     }
@@ -400,6 +419,7 @@ impl Verifying<'_> {
             };
             // What it says of the rest can not be compared.
             indexes = None;
+            self.transactions = None;
             let surely =
                 self.claims.clean || slot.is_some() || self.expected.is_none_or(|next| next < self.proven);
             let resumed = scan.resync()?;
@@ -411,6 +431,12 @@ impl Verifying<'_> {
             self.expected = None;
             if resumed.is_none() {
                 break;
+            }
+        }
+        if let Some(transactions) = &mut self.transactions {
+            let ended = transactions.take_ended();
+            if indexes.is_some() {
+                ended.compare(self.storage, self.dir, piece.base, &mut told)?;
             }
         }
         if let Some(indexes) = indexes {
@@ -490,6 +516,9 @@ impl Verifying<'_> {
         };
         if let Err(why) = self.place(piece, &header) {
             return Ok(Err(why));
+        }
+        if let Some(transactions) = &mut self.transactions {
+            transactions.note(&header, batch);
         }
         self.report.batches += 1;
         self.report.records += u64::try_from(header.count).unwrap_or(0);
