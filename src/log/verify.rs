@@ -190,6 +190,7 @@ pub(crate) fn verify(
         report,
         slot,
         epochs,
+        cleaned,
         proven,
         expected: Some(first),
         floor: first,
@@ -290,7 +291,7 @@ impl Verifying<'_> {
             let len = if later.is_empty() { len } else { file.len()? };
             let contiguous = self.claims.contiguous && base >= self.cleaned.sparse_below;
             let piece = Piece { len, contiguous, ..piece };
-            if !contiguous {
+            if base < self.cleaned.sparse_below {
                 // The records of a transaction may be gone, and its index tells where they began.
                 self.transactions = None;
             }
