@@ -256,7 +256,7 @@ mod tests {
         // The last offset of a piece is at most one below the next base.
         assert_eq!(groups(&pieces(&[0, FAR]), all, FAR + 1), vec![0..2]);
         assert_eq!(groups(&pieces(&[0, FAR]), all, FAR + 2), [0..1, 1..2]);
-        assert_eq!(groups(&pieces(&[0, 7, FAR + 2]), all, FAR + 9), [0..1, 1..3]);
+        assert_eq!(groups(&pieces(&[0, 7, FAR + 2]), all, FAR + 8), [0..1, 1..3]);
         let mut empty = pieces(&[0, 7, FAR + 2]);
         empty[1].bytes = 0;
         assert_eq!(groups(&empty, all, FAR + 9), [0..2, 2..3]);
