@@ -76,11 +76,13 @@ mod time;
 mod topic;
 mod types;
 
-pub use config::{AutoOffsetReset, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig};
+pub use config::{
+    AutoOffsetReset, Cleanup, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig,
+};
 pub use consumer::{Batches, Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{
-    BatchRef, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord,
+    BatchRef, CompactionReport, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord,
     VerifyReport,
 };
 pub use metrics::{SyncTimes, Traffic};

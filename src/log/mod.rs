@@ -8,8 +8,10 @@
 //! - In a `Disk` topic a new segment's directory entry is synced before the high watermark enters it.
 //! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
 //! - A failed sync poisons the log; it is not retried.
-//! - Lock order: lane (above) → `tail` → `producers` → segment list → bell. `flush` is never held while one of them is
-//!   taken.
+//! - Lock order: `names` → leadership → lane (above) → `tail` → `producers` → segment list → bell. `flush` is never held
+//!   while one of them is taken.
+//! - Names of segments are taken away, or given to other bytes, under `names` and only while the log is open: nobody
+//!   touches files that belong to the next log of this directory.
 
 mod alter;
 mod append;
@@ -17,6 +19,7 @@ mod bell;
 pub(crate) mod callback;
 pub(crate) mod checkpoint;
 pub(crate) mod committed;
+pub(crate) mod compact;
 mod copy;
 mod figures;
 mod flush;
@@ -47,11 +50,14 @@ use crate::metrics::{AllPins, SyncCounter, TrafficCounter};
 use crate::segment::name;
 use crate::segment::{Segment, SegmentConfig};
 use crate::storage::{File, Storage};
-use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, Ordering, RwLock};
+use crate::sync::{
+    Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, MutexGuard, OnceLock, Ordering, RwLock,
+};
 use crate::time::Clock;
 use crate::types::{Durability, Offset, ReadOnly, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
+pub use compact::CompactionReport;
 pub(crate) use copy::Moment;
 pub(crate) use figures::LogFigures;
 pub(crate) use flush::{Completion, Source as PendingBatches};
@@ -231,11 +237,15 @@ pub(crate) struct Log {
     dir: Arc<Path>,
     /// Changed with the tail locked.
     config: RwLock<Arc<TopicConfig>>,
-    /// Offsets follow one another without gaps: made by this crate and never compacted.
+    /// Made by this crate: offsets have no gaps but those of compactions, which the segments know of.
     contiguous: bool,
     leader_epoch: i32,
     tail: Mutex<Tail>,
     rolled: Condvar,
+    /// Held by whoever takes names of closed segments away, or gives them to other bytes; over disk operations, and by
+    /// nobody who appends or reads.
+    names: Mutex<()>,
+    /// Changed by read and write under its lock only: one end grows, others take segments out.
     segments: RwLock<Vec<Arc<Segment>>>,
     log_start: AtomicI64,
     log_end: AtomicI64,
@@ -258,6 +268,7 @@ pub(crate) struct Log {
     /// In a read-only store.
     follow: Option<follow::Follow>,
     producers: Mutex<producers::Producers>,
+    pub(super) compaction: compact::State,
     /// They were read; never so in a read-only store.
     producers_ready: AtomicBool,
     pub(crate) bells: Arc<Bells>,
@@ -275,6 +286,19 @@ struct Tail {
 }
 
 impl Log {
+    /// Keeps names of closed segments from being taken away, or given to other bytes, until it is dropped.
+    pub(crate) fn keep_names(&self) -> MutexGuard<'_, ()> {
+        self.names.lock()
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        self.topic.as_str()
+    }
+
+    pub(crate) fn partition(&self) -> i32 {
+        self.partition
+    }
+
     pub(crate) fn log_start(&self) -> Offset {
         self.log_start.load(Ordering::Acquire)
     }
@@ -311,7 +335,7 @@ impl Log {
         self.source.instance
     }
 
-    /// Whether offsets follow one another without gaps.
+    /// Whether it was made by this crate.
     pub(crate) fn is_contiguous(&self) -> bool {
         self.contiguous
     }
@@ -383,9 +407,12 @@ impl Log {
         let _ = self.sync_everything();
     }
 
-    fn segment_config(config: &TopicConfig, contiguous: bool) -> SegmentConfig {
+    /// Of a segment that was never compacted, in a log that is `ours` or not.
+    fn segment_config(config: &TopicConfig, ours: bool) -> SegmentConfig {
         SegmentConfig {
-            contiguous,
+            ours,
+            contiguous: ours,
+            followed: false,
             index_interval_bytes: config.index_interval_bytes,
             segment_index_bytes: config.segment_index_bytes,
             maps: true,
@@ -404,6 +431,8 @@ impl Log {
             }
             Arc::clone(&tail.active)
         };
+        // A removal or a swap that goes on ends first; none is begun any more.
+        drop(self.names.lock());
         let synced = self.sync_everything();
         self.flush.forget_sources();
         let _lead = synced?;
@@ -428,6 +457,7 @@ impl Log {
                 self.rolled.wait(&mut tail);
             }
         }
+        drop(self.names.lock());
         // Who leads has files in hand.
         let lead = self.lead_until(None);
         let _ = self.failure.set(why.into());

@@ -47,6 +47,18 @@ pub enum RecoveryEvent {
         /// The file.
         file: PathBuf,
     },
+    /// A compaction that a crash interrupted was ended: its segment took the place of those it was made of.
+    SwapFinished {
+        /// The segment.
+        file: PathBuf,
+    },
+    /// A compaction that a crash interrupted was given up: the segments it was made of stay.
+    SwapUndone {
+        /// The segment it was to become.
+        file: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The partition can not be served.
     Damaged {
         /// Why.
@@ -75,6 +87,10 @@ impl fmt::Display for RecoveryEvent {
                 )
             }
             RecoveryEvent::LeftoverRemoved { file } => write!(f, "removed left-over {}", file.display()),
+            RecoveryEvent::SwapFinished { file } => write!(f, "ended the compaction of {}", file.display()),
+            RecoveryEvent::SwapUndone { file, why } => {
+                write!(f, "gave up the compaction of {} ({why})", file.display())
+            }
             RecoveryEvent::Damaged { why } => write!(f, "damaged: {why}"),
         }
     }

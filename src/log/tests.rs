@@ -3,6 +3,8 @@
 //! Kafka truncates on demand of a leader; here only recovery cuts, so its truncation cases (B5, D5 to D8) damage what
 //! is to go and open the log again.
 
+mod compaction;
+
 use super::*;
 use crate::config::TopicConfig;
 use crate::record::{BatchBuilder, Compression, Sealed, TimestampType};

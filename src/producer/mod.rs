@@ -334,7 +334,7 @@ impl Core {
         let new = || TopicLanes::new(&self.shared, topic);
         let lanes = self.by_topic.get_or_init(topic.index, new).ok_or(ErrorKind::Closed)?;
         let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());
-        topic.check_timestamp(record.timestamp_ms)?;
+        topic.check_record(&record)?;
         let (key, value, headers) = (record.key, record.value, record.headers);
         let incoming = Incoming { timestamp, key, value, headers, bytes };
         let partition = match (record.partition, record.key) {

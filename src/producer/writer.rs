@@ -104,7 +104,7 @@ impl Writer {
             let limit = self.config.max_request_size;
             return Err(ErrorKind::RecordTooLarge { bytes, limit, setting: "max.request.size" }.into());
         }
-        self.partition.topic().inner.check_timestamp(record.timestamp_ms)?;
+        self.partition.topic().inner.check_record(&record)?;
         if self.builder.bytes() + bytes > self.batch_size && !self.builder.is_empty() {
             self.close_batch()?;
         }

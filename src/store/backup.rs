@@ -216,6 +216,8 @@ impl Shared {
                 Err(error) if matches!(error.kind(), ErrorKind::UnknownPartition { .. }) => continue,
                 log => log?,
             };
+            // The names in its directory lead to the segments of this moment until they are placed.
+            let _names = log.keep_names();
             let moment = log.moment()?;
             let dir = format!("{}-{partition}", topic.name);
             let known = target.marker.tails.get(&dir).copied();

@@ -6,6 +6,7 @@
 //! - A checkpoint never says more than what is synced.
 
 mod backup;
+mod compaction;
 #[cfg(feature = "metrics")]
 mod export;
 mod follow;
@@ -30,7 +31,9 @@ use std::path::{Path, PathBuf};
 use crate::config::{ConsumerConfig, ProducerConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::checkpoint::{HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets};
+use crate::log::checkpoint::{
+    CLEANER_OFFSETS, HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets,
+};
 use crate::log::{Context, Lookout, PartitionReport, callback};
 use crate::metrics::span;
 use crate::producer::{Producer, Shared as ProducerShared};
@@ -40,6 +43,7 @@ use crate::topic::Topics;
 use crate::topic::catalog::Catalog;
 
 pub use backup::Checkpoint;
+use compaction::Cleaner;
 pub use maintenance::Maintained;
 use maintenance::Threads;
 pub use options::{Maintenance, StoreOptions};
@@ -80,6 +84,7 @@ struct Shared {
     catalog: Mutex<Catalog>,
     producers: Mutex<Vec<Weak<ProducerShared>>>,
     checkpoints: Mutex<Checkpoints>,
+    cleaner: Cleaner,
     report: RecoveryReport,
     /// On the monotonic clock.
     opened_at: std::time::Duration,
@@ -202,6 +207,7 @@ impl Store {
             catalog: Mutex::new(opened.catalog),
             producers: Mutex::default(),
             checkpoints: Mutex::new(checkpoints),
+            cleaner: options.cleaner(),
             report: opened.report,
             opened_at,
             expired_at: Mutex::new(opened_at),
@@ -437,12 +443,14 @@ impl Shared {
     fn write_changed(&self, checkpoints: &mut Checkpoints) -> Result<()> {
         let mut recovery_points = checkpoints.files.recovery_points.clone();
         let mut log_starts = checkpoints.files.log_starts.clone();
+        let mut cleaned = checkpoints.files.cleaned.clone();
         let mut high_watermarks: BTreeMap<_, _> = Offsets::new();
         for topic in self.topics.sorted() {
             for (partition, log) in topic.opened_logs() {
                 let key = (topic.name.to_string(), partition);
                 recovery_points.insert(key.clone(), log.recovery_point());
                 high_watermarks.insert(key.clone(), log.high_watermark());
+                cleaned.extend(log.cleaned_to().map(|to| (key.clone(), to)));
                 match log.log_start_to_remember() {
                     Some(start) => log_starts.insert(key, start),
                     None => log_starts.remove(&key),
@@ -458,6 +466,10 @@ impl Shared {
         if log_starts != checkpoints.files.log_starts {
             write_offsets(storage, &path(LOG_STARTS), &log_starts)?;
             checkpoints.files.log_starts = log_starts;
+        }
+        if cleaned != checkpoints.files.cleaned {
+            write_offsets(storage, &path(CLEANER_OFFSETS), &cleaned)?;
+            checkpoints.files.cleaned = cleaned;
         }
         if self.closed.load(Ordering::Acquire) {
             // Nobody here reads it: it is for a broker that takes the directory over.

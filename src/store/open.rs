@@ -12,7 +12,8 @@ use super::{RecoveryReport, meta};
 use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
 use crate::log::checkpoint::{
-    LEADER_EPOCHS, LOG_STARTS, Offsets, RECOVERY_POINTS, epochs_text, read_offsets, write_offsets,
+    CLEANER_OFFSETS, LEADER_EPOCHS, LOG_STARTS, Offsets, RECOVERY_POINTS, epochs_text, read_offsets,
+    write_offsets,
 };
 use crate::log::{Context, OpenHints, PartitionReport, RecoveryEvent, names};
 use crate::storage::{Entry, EntryKind, LockGuard, Open, Storage, write_new};
@@ -81,11 +82,12 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
     read_names(context, &mut report)?;
     let recovery_points = read_checkpoint(context, RECOVERY_POINTS, &mut report);
     let log_starts = read_checkpoint(context, LOG_STARTS, &mut report);
+    let cleaned = read_checkpoint(context, CLEANER_OFFSETS, &mut report);
     let mut opened = Opened {
         lock,
         catalog,
         topics: Topics::default(),
-        checkpoints: Checkpoints { recovery_points, log_starts },
+        checkpoints: Checkpoints { recovery_points, log_starts, cleaned },
         clean: clean && !context.read_only,
         report,
     };
@@ -250,12 +252,17 @@ fn read_checkpoint(context: &Context, name: &str, report: &mut RecoveryReport) -
 pub(super) struct Checkpoints {
     pub(super) recovery_points: Offsets,
     pub(super) log_starts: Offsets,
+    pub(super) cleaned: Offsets,
 }
 
 impl Checkpoints {
     /// Takes a topic out, whose offsets would be wrong for the next topic of that name.
     pub(super) fn forget(&mut self, context: &Context, name: &TopicName) -> Result<()> {
-        let files = [(RECOVERY_POINTS, &mut self.recovery_points), (LOG_STARTS, &mut self.log_starts)];
+        let files = [
+            (RECOVERY_POINTS, &mut self.recovery_points),
+            (LOG_STARTS, &mut self.log_starts),
+            (CLEANER_OFFSETS, &mut self.cleaned),
+        ];
         for (file, offsets) in files {
             let before = offsets.len();
             offsets.retain(|(topic, _), _| topic != name.as_str());
@@ -275,6 +282,7 @@ impl Opened {
             log_start: self.checkpoints.log_starts.get(&key).copied(),
             clean: self.clean,
             contiguous,
+            cleaned_to: self.checkpoints.cleaned.get(&key).copied(),
         }
     }
 

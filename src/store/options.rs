@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Store;
+use super::compaction::CleanerOptions;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -29,6 +30,7 @@ pub struct StoreOptions {
     max_open_files: Option<usize>,
     pub(super) producer_id_expiration_ms: u64,
     pub(super) shows: ReadOnly,
+    pub(super) cleaner: CleanerOptions,
     clock: Arc<dyn Clock>,
     disk: Option<SimDisk>,
 }
@@ -41,6 +43,7 @@ impl Default for StoreOptions {
             max_open_files: None,
             producer_id_expiration_ms: 86_400_000,
             shows: ReadOnly::Committed,
+            cleaner: CleanerOptions::default(),
             clock: Arc::new(SystemClock),
             disk: None,
         }

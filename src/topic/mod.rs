@@ -66,6 +66,7 @@ pub(crate) struct TopicInner {
     config: RwLock<Arc<TopicConfig>>,
     /// The settings refuse some timestamps: kept apart, since every record asks.
     limits_timestamps: AtomicBool,
+    needs_keys: AtomicBool,
     slots: Table<Slot>,
     partitions: AtomicU32,
 }
@@ -86,6 +87,7 @@ impl TopicInner {
             context,
             id,
             limits_timestamps: AtomicBool::new(config.limits_timestamps()),
+            needs_keys: AtomicBool::new(config.cleanup.compact),
             config: RwLock::new(Arc::new(config)),
             slots: Table::default(),
             partitions: AtomicU32::new(0),
@@ -115,6 +117,7 @@ impl TopicInner {
     pub(crate) fn set_config(&self, config: TopicConfig) {
         let config = Arc::new(config);
         self.limits_timestamps.store(config.limits_timestamps(), Ordering::Relaxed);
+        self.needs_keys.store(config.cleanup.compact, Ordering::Relaxed);
         // First here: a log that is opened from now on goes by it.
         *self.config.write() = Arc::clone(&config);
         for slot in self.slots() {
@@ -169,14 +172,24 @@ impl TopicInner {
         (0..self.partitions() as usize).filter_map(|number| self.slots.get(number))
     }
 
-    /// Refuses a record whose timestamp is too far from now.
+    /// Refuses a record whose timestamp is too far from now, and one without a key in a topic that is compacted.
     #[inline]
-    pub(crate) fn check_timestamp(&self, timestamp: Option<i64>) -> Result<()> {
+    pub(crate) fn check_record(&self, record: &Record<'_>) -> Result<()> {
+        self.check_key(record.key)?;
         let now = || self.context.clock.now_ms();
-        match timestamp {
+        match record.timestamp_ms {
             Some(timestamp) if !self.takes_timestamp(timestamp, now) => Err(self.wrong_times(vec![0], now())),
             _ => Ok(()),
         }
+    }
+
+    #[inline]
+    fn check_key(&self, key: Option<&[u8]>) -> Result<()> {
+        if key.is_none() && self.needs_keys.load(Ordering::Relaxed) {
+            let why = "its topic is compacted (cleanup.policy), which takes a key: give it one";
+            return Err(ErrorKind::InvalidRecord { why }.into());
+        }
+        Ok(())
     }
 
     fn takes_timestamp(&self, timestamp: i64, now: impl FnOnce() -> i64) -> bool {
@@ -330,6 +343,7 @@ impl TopicInner {
                         log_start: log.log_start_to_remember(),
                         clean: false,
                         contiguous: log.is_contiguous(),
+                        cleaned_to: log.cleaned_to(),
                     };
                     *state = State::NotOpened(hints);
                 }

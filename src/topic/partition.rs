@@ -123,6 +123,7 @@ impl Partition {
         let mut builder = BatchBuilder::new(records.size_hint().0.clamp(1, 1_000) * TYPICAL_RECORD_BYTES);
         let mut wrong_times = Vec::new();
         for record in records {
+            topic.check_key(record.key)?;
             let timestamp = record.timestamp_ms.unwrap_or(now);
             let index =
                 builder.push(timestamp, record.key, record.value, record.headers).map_err(Error::from)?;
