@@ -76,7 +76,9 @@ mod time;
 mod topic;
 mod types;
 
-pub use config::{AutoOffsetReset, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig};
+pub use config::{
+    AutoOffsetReset, Cleanup, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig,
+};
 pub use consumer::{Batches, Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{

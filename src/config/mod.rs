@@ -3,10 +3,12 @@
 //! Every configuration is a value with builder methods, and can be set and listed by property name as well:
 //! `from_properties` refuses names it does not know, so a typing error is not a silent default.
 
+mod cleanup;
 mod consumer;
 mod producer;
 mod topic;
 
+pub use cleanup::Cleanup;
 pub use consumer::{AutoOffsetReset, ConsumerConfig, IsolationLevel};
 pub use producer::{Partitioner, ProducerConfig};
 pub use topic::TopicConfig;

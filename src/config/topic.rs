@@ -1,6 +1,6 @@
 //! What a topic is made with; kept in the store's catalog under Kafka's property names.
 
-use super::{check, each_once, invalid, parse, unknown};
+use super::{Cleanup, check, each_once, invalid, parse, unknown};
 use crate::error::Result;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, PARTITIONS_MAX, SEGMENT_BYTES_MAX, UNSYNCED_BYTES_MAX,
@@ -32,6 +32,7 @@ pub struct TopicConfig {
     pub(crate) timestamp_after_max_ms: u64,
     /// `None`: as the producer says.
     pub(crate) compression: Option<Compression>,
+    pub(crate) cleanup: Cleanup,
 }
 
 impl Default for TopicConfig {
@@ -51,6 +52,7 @@ impl Default for TopicConfig {
             timestamp_before_max_ms: NO_LIMIT_MS,
             timestamp_after_max_ms: NO_LIMIT_MS,
             compression: None,
+            cleanup: Cleanup::DELETE,
         }
     }
 }
@@ -141,6 +143,13 @@ impl TopicConfig {
         self
     }
 
+    /// `cleanup.policy`: what becomes of old records. Default [`Cleanup::DELETE`].
+    #[must_use]
+    pub fn cleanup_policy(mut self, cleanup: Cleanup) -> Self {
+        self.cleanup = cleanup;
+        self
+    }
+
     /// Checks every value and the relations between them.
     pub(crate) fn validate(&self) -> Result<()> {
         check(
@@ -194,6 +203,7 @@ impl TopicConfig {
             ("message.timestamp.before.max.ms", self.timestamp_before_max_ms.to_string()),
             ("message.timestamp.after.max.ms", self.timestamp_after_max_ms.to_string()),
             ("compression.type", compression_name(self.compression)),
+            ("cleanup.policy", self.cleanup.to_string()),
         ]
     }
 
@@ -312,6 +322,7 @@ impl TopicConfig {
                     codec => Some(parse("compression.type", codec)?),
                 }
             }
+            "cleanup.policy" => self.cleanup = value.parse()?,
             _ => return Err(unknown(name)),
         }
         Ok(())
@@ -337,7 +348,8 @@ mod tests {
             .timestamp_type(TimestampType::LogAppendTime)
             .timestamp_before_max_ms(5)
             .timestamp_after_max_ms(6)
-            .compression(Compression::None);
+            .compression(Compression::None)
+            .cleanup_policy(Cleanup::COMPACT_DELETE);
         let mut read = TopicConfig::default();
         for (name, value) in config.properties() {
             read.set(name, &value).unwrap();

@@ -85,20 +85,51 @@ impl Log {
             if !full {
                 return Ok(tail);
             }
-            tail.rolling = true;
-            let base = tail.next_offset;
-            let old = Arc::clone(&tail.active);
-            drop(tail);
-            let rolled = self.roll(&config, &old, base);
-            tail = self.tail.lock();
-            tail.rolling = false;
-            if let Ok(new) = &rolled {
-                tail.active = Arc::clone(new);
-                tail.segment_ms = self.jittered_segment_ms(&config);
-            }
-            self.rolled.notify_all();
-            rolled?;
+            tail = self.roll_with(tail, &config)?;
         }
+    }
+
+    /// Makes an active segment at the log's end, with the tail unlocked meanwhile.
+    fn roll_with<'l>(
+        &'l self,
+        mut tail: MutexGuard<'l, Tail>,
+        config: &TopicConfig,
+    ) -> Result<MutexGuard<'l, Tail>> {
+        tail.rolling = true;
+        let base = tail.next_offset;
+        let old = Arc::clone(&tail.active);
+        drop(tail);
+        let rolled = self.roll(config, &old, base);
+        tail = self.tail.lock();
+        tail.rolling = false;
+        if let Ok(new) = &rolled {
+            tail.active = Arc::clone(new);
+            tail.segment_ms = self.jittered_segment_ms(config);
+        }
+        self.rolled.notify_all();
+        rolled.map(|_| tail)
+    }
+
+    /// Closes the active segment, if it holds anything, and makes the next.
+    pub(crate) fn roll_active(self: &Arc<Self>) -> Result<()> {
+        self.roll_active_if(|_| true).map(drop)
+    }
+
+    /// As [`Log::roll_active`], if the log's end is as wanted. Whether the active segment is empty now.
+    pub(super) fn roll_active_if(self: &Arc<Self>, wanted: impl Fn(Offset) -> bool) -> Result<bool> {
+        let config = self.config();
+        let mut tail = self.tail.lock();
+        while tail.rolling {
+            self.rolled.wait(&mut tail);
+        }
+        self.check_writable()?;
+        if tail.active.written() == 0 || !wanted(tail.next_offset) {
+            return Ok(tail.active.written() == 0);
+        }
+        drop(self.roll_with(tail, &config)?);
+        // What was closed waits for its sync, also where nobody appends any more.
+        self.mark_dirty();
+        Ok(true)
     }
 
     /// Whether the active segment, with the `pending` batches behind it, must not take this batch.
@@ -180,7 +211,6 @@ impl Log {
     /// Closes the active segment and makes the next, outside the tail's lock: `rolling` keeps others away.
     fn roll(&self, config: &TopicConfig, old: &Arc<Segment>, base: Offset) -> Result<Arc<Segment>> {
         span!("roll", topic = %self.topic, partition = self.partition, base);
-        let mut segments = self.segments.read().clone();
         let now = self.context.clock.now_ms();
         let new = Segment::create(
             &self.context.storage,
@@ -191,15 +221,17 @@ impl Log {
             now,
         )?;
         let new = Arc::new(new);
-        if base == old.base() {
-            // An empty segment whose indexes are full: made anew at the same base (E9).
-            segments.pop();
-        } else {
+        let anew = base == old.base();
+        if !anew {
             old.seal();
             self.flush.add_sealed(old);
         }
+        let mut segments = self.segments.write();
+        if anew {
+            // An empty segment whose indexes are full: made anew at the same base (E9).
+            segments.pop();
+        }
         segments.push(Arc::clone(&new));
-        *self.segments.write() = segments;
         Ok(new)
     }
 

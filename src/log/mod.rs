@@ -8,7 +8,10 @@
 //! - In a `Disk` topic a new segment's directory entry is synced before the high watermark enters it.
 //! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
 //! - A failed sync poisons the log; it is not retried.
-//! - Lock order: lane (above) → `tail` → segment list → bell. `flush` is never held while one of them is taken.
+//! - Lock order: `names` → leadership → lane (above) → `tail` → segment list → bell. `flush` is never held while one of
+//!   them is taken.
+//! - Names of segments are taken away, or given to other bytes, under `names` and only while the log is open: nobody
+//!   touches files that belong to the next log of this directory.
 
 mod alter;
 mod append;
@@ -226,6 +229,10 @@ pub(crate) struct Log {
     leader_epoch: i32,
     tail: Mutex<Tail>,
     rolled: Condvar,
+    /// Held by whoever takes names of closed segments away, or gives them to other bytes; over disk operations, and by
+    /// nobody who appends or reads.
+    names: Mutex<()>,
+    /// Changed by read and write under its lock only: one end grows, others take segments out.
     segments: RwLock<Vec<Arc<Segment>>>,
     log_start: AtomicI64,
     log_end: AtomicI64,
@@ -398,6 +405,8 @@ impl Log {
             }
             Arc::clone(&tail.active)
         };
+        // A removal or a swap that goes on ends first; none is begun any more.
+        drop(self.names.lock());
         let synced = self.sync_everything();
         self.flush.forget_sources();
         let _lead = synced?;
@@ -419,6 +428,7 @@ impl Log {
                 self.rolled.wait(&mut tail);
             }
         }
+        drop(self.names.lock());
         // Who leads has files in hand.
         let lead = self.lead_until(None);
         let _ = self.failure.set(why.into());

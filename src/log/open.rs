@@ -124,6 +124,7 @@ impl Log {
                 rolling: false,
             }),
             rolled: Condvar::new(),
+            names: Mutex::default(),
             segments: RwLock::new(segments),
             log_start: AtomicI64::new(log_start),
             log_end: AtomicI64::new(next_offset),

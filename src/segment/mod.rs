@@ -225,6 +225,12 @@ impl Segment {
         Ok(self.log.get_or_init(|| file))
     }
 
+    /// Opens the `.log`: who holds this segment reads on when its name goes, and the space is given back when the last
+    /// of them lets go.
+    pub(crate) fn hold_files(&self) -> Result<()> {
+        self.file(Open::Read).map(drop)
+    }
+
     /// Writes batches behind the last, in one operation. They are not counted before [`Segment::publish`].
     /// After an error the file is cut back; if even that fails the caller must give the segment up.
     pub(crate) fn write(&self, parts: &[&[u8]]) -> Result<u64, WriteFailed> {

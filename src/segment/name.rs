@@ -52,6 +52,20 @@ pub(crate) fn time_index(base: Offset) -> String {
     format!("{base:020}.timeindex")
 }
 
+/// The digest of a compacted segment. No name that begins with an offset: a broker removes those when it finishes a swap.
+pub(crate) fn digest(base: Offset) -> String {
+    format!("seg-{base:020}.sum")
+}
+
+/// All that goes when a segment goes. Any of them but the first may be missing.
+pub(crate) fn files_of(base: Offset) -> [String; 6] {
+    let of = |suffix| format!("{base:020}.{suffix}");
+    [log(base), offset_index(base), time_index(base), of("txnindex"), of("snapshot"), digest(base)]
+}
+
+/// How the name of a file ends that is about to be unlinked (Kafka's `.deleted`).
+pub(crate) const DELETED_SUFFIX: &str = ".deleted";
+
 /// Where bytes go that recovery sets aside; no sub-directory (a broker refuses those), no name a broker reads.
 pub(crate) fn quarantine(base: Offset, position: u64) -> String {
     format!("quarantine-{base:020}-{position}")
@@ -70,6 +84,11 @@ mod tests {
         assert_eq!(SegmentFile::parse("00000000000000000007.log.deleted"), Some(SegmentFile::Deleted));
         assert_eq!(SegmentFile::parse("00000000000000000007.index.cleaned"), Some(SegmentFile::Cleaned));
         assert_eq!(SegmentFile::parse("00000000000000000007.log.swap"), Some(SegmentFile::Swap));
+        for name in files_of(7).iter().take(5) {
+            assert!(SegmentFile::parse(name).is_some(), "{name}");
+            assert_eq!(SegmentFile::parse(&format!("{name}{DELETED_SUFFIX}")), Some(SegmentFile::Deleted));
+        }
+        assert_eq!(SegmentFile::parse(&digest(7)), None);
         for other in
             ["leader-epoch-checkpoint", "99999999999999999999.log", &quarantine(0, 7), "x.log", ".log", ""]
         {
