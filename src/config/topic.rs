@@ -1,5 +1,6 @@
 //! What a topic is made with; kept in the store's catalog under Kafka's property names.
 
+use super::retention::Retention;
 use super::{Cleanup, check, each_once, invalid, parse, unknown};
 use crate::error::Result;
 use crate::limits::{
@@ -33,6 +34,7 @@ pub struct TopicConfig {
     /// `None`: as the producer says.
     pub(crate) compression: Option<Compression>,
     pub(crate) cleanup: Cleanup,
+    pub(crate) retention: Retention,
 }
 
 impl Default for TopicConfig {
@@ -53,6 +55,7 @@ impl Default for TopicConfig {
             timestamp_after_max_ms: NO_LIMIT_MS,
             compression: None,
             cleanup: Cleanup::DELETE,
+            retention: Retention::default(),
         }
     }
 }
@@ -184,12 +187,13 @@ impl TopicConfig {
             "must be 61 bytes to 100 MiB",
         )?;
         check(self.flush_ms >= 1, "flush.ms", self.flush_ms, "must be at least 1")?;
+        self.retention.validate()?;
         self.compression.unwrap_or_default().available()
     }
 
-    /// All settings by property name, in a fixed order: Kafka's names, and `logstead.durability`.
+    /// All settings by property name, in a fixed order: Kafka's names, and ours, which begin with `logstead.`.
     pub fn properties(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut properties = vec![
             ("num.partitions", self.partitions.to_string()),
             ("logstead.durability", self.durability.to_string()),
             ("segment.bytes", self.segment_bytes.to_string()),
@@ -204,7 +208,9 @@ impl TopicConfig {
             ("message.timestamp.after.max.ms", self.timestamp_after_max_ms.to_string()),
             ("compression.type", compression_name(self.compression)),
             ("cleanup.policy", self.cleanup.to_string()),
-        ]
+        ];
+        properties.extend(self.retention.properties());
+        properties
     }
 
     /// `message.timestamp.before.max.ms`: records older than this are refused. Default: no limit.
@@ -323,6 +329,7 @@ impl TopicConfig {
                 }
             }
             "cleanup.policy" => self.cleanup = value.parse()?,
+            _ if self.retention.set(name, value)? => {}
             _ => return Err(unknown(name)),
         }
         Ok(())
@@ -349,7 +356,13 @@ mod tests {
             .timestamp_before_max_ms(5)
             .timestamp_after_max_ms(6)
             .compression(Compression::None)
-            .cleanup_policy(Cleanup::COMPACT_DELETE);
+            .cleanup_policy(Cleanup::COMPACT_DELETE)
+            .retention_ms(8)
+            .retention_bytes(1 << 40)
+            .file_delete_delay_ms(60_000)
+            .hold_for(["billing", "audit"])
+            .hold_max_bytes(1)
+            .hold_max_ms(2);
         let mut read = TopicConfig::default();
         for (name, value) in config.properties() {
             read.set(name, &value).unwrap();

@@ -1,6 +1,7 @@
 //! From sealed batches to bytes in the active segment: offsets, one write, publish.
 
 use super::roll::{RollCheck, should_roll};
+use super::trim::is_full;
 use super::{Log, Tail, callback};
 use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
@@ -28,8 +29,13 @@ impl Log {
             // A checksum: before the lock.
             batches.iter_mut().for_each(|batch| batch.stamp_append_time(self.context.clock.now_ms()));
         }
-        let written =
-            self.roomy_tail(batches, expected_end).and_then(|mut tail| self.write(&mut tail, batches));
+        let wanted: u64 = batches.iter().map(|batch| batch.bytes().len() as u64).sum();
+        let written = (self.context.upkeep.quota.admit(wanted))
+            .and_then(|()| self.roomy_tail(batches, expected_end))
+            .and_then(|mut tail| self.write(&mut tail, batches));
+        if written.as_ref().is_err_and(is_full) {
+            self.context.upkeep.ask();
+        }
         if self.failure().is_some() {
             self.tell_failure();
             self.run_completions();
@@ -195,6 +201,7 @@ impl Log {
         tail.active.publish(position, group.iter().map(Sealed::header));
         tail.next_offset = next;
         self.written.add_alone(records, bytes);
+        self.context.upkeep.quota.took(bytes);
         self.log_end.store(next, Ordering::SeqCst);
         match config.durability {
             Durability::PageCache => {

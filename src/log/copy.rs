@@ -22,8 +22,8 @@ pub(crate) struct Moment {
     pub(crate) position: u64,
     /// The offset that comes next.
     pub(crate) end: Offset,
-    /// The first offset, when it lies inside a segment.
-    pub(crate) log_start: Option<Offset>,
+    /// The first offset.
+    pub(crate) log_start: Offset,
     /// What lies in `logstead-committed` of a log that ends here, where there is one.
     pub(crate) committed: Option<Vec<u8>>,
 }
@@ -47,6 +47,7 @@ impl Log {
             let position = u32::try_from(position).unwrap_or(u32::MAX);
             Committed { segment_base: last.base(), position, end_offset: end }.encode().to_vec()
         });
-        Ok(Moment { sealed, last, position, end, log_start: self.log_start_to_remember(), committed })
+        // After the segments: of those that retention took out of the list it is told.
+        Ok(Moment { sealed, last, position, end, log_start: self.log_start().min(end), committed })
     }
 }

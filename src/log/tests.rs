@@ -44,6 +44,7 @@ impl Bench {
             pins: Default::default(),
             unsynced: Unsynced::default(),
             wake: Wake::default(),
+            upkeep: Default::default(),
         }
     }
 

@@ -166,7 +166,8 @@ impl Producer {
     ///
     /// # Errors
     /// The record is still the caller's: [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`],
-    /// [`ErrorKind::RecordTooLarge`], [`ErrorKind::BufferFull`], [`ErrorKind::Poisoned`], [`ErrorKind::Closed`].
+    /// [`ErrorKind::RecordTooLarge`], [`ErrorKind::BufferFull`], [`ErrorKind::StoreFull`], [`ErrorKind::Poisoned`],
+    /// [`ErrorKind::Closed`].
     pub fn send(&self, record: Record<'_>) -> Result<Delivery> {
         match record.to {
             To::Handle(topic) => self.0.send(&topic.inner, record),

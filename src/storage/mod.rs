@@ -138,7 +138,6 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
     /// Forgets what the operating system caches of this file, so that the next read shows the device's view.
     fn drop_cache(&self) -> Result<()>;
     /// When the file was last written, in milliseconds since 1970.
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked by retention"))]
     fn modified_ms(&self) -> Result<i64>;
     /// Maps the first `len` bytes for reading; `len` may lie beyond the end of the file.
     /// `None` where maps are not to be had (the simulated disk, no address space left): use `read_at` then.

@@ -6,6 +6,8 @@
 //! - A checkpoint never says more than what is synced.
 
 mod backup;
+mod clean;
+mod explain;
 #[cfg(feature = "metrics")]
 mod export;
 mod follow;
@@ -39,6 +41,9 @@ use crate::topic::Topics;
 use crate::topic::catalog::Catalog;
 
 pub use backup::Checkpoint;
+use clean::Cleaner;
+pub use clean::RetentionRun;
+pub use explain::{PartitionRetention, RetentionReport, SegmentRetention};
 pub use maintenance::Maintained;
 use maintenance::Threads;
 pub use options::{Maintenance, StoreOptions};
@@ -78,6 +83,7 @@ struct Shared {
     catalog: Mutex<Catalog>,
     producers: Mutex<Vec<Weak<ProducerShared>>>,
     checkpoints: Mutex<Checkpoints>,
+    cleaner: Cleaner,
     report: RecoveryReport,
     /// On the monotonic clock.
     opened_at: std::time::Duration,
@@ -185,7 +191,9 @@ impl Store {
             unsynced: Default::default(),
             wake: Default::default(),
             pins: Default::default(),
+            upkeep: Default::default(),
         });
+        context.upkeep.begin(context.clock.as_ref());
         span!("open", dir = %context.root.display(), read_only);
         let opened_at = context.clock.monotonic();
         let opened = open::open(&context)?;
@@ -196,6 +204,7 @@ impl Store {
             catalog: Mutex::new(opened.catalog),
             producers: Mutex::default(),
             checkpoints: Mutex::new(checkpoints),
+            cleaner: Cleaner::new(options.retention_check_interval, opened_at),
             report: opened.report,
             opened_at,
             #[cfg(feature = "metrics")]
@@ -204,6 +213,8 @@ impl Store {
         });
         if read_only {
             follow::begin(&shared);
+        } else {
+            clean::begin(&shared, options.group_positions.clone(), options.max_store_bytes);
         }
         if !read_only && !shared.report.clean {
             // On a full disk the store opens all the same; they are tried again.
@@ -273,7 +284,13 @@ impl Store {
     pub fn recover(&self, topic: &str, partition: i32) -> Result<Option<PartitionReport>> {
         span!("recover", topic, partition);
         self.shared().check_writable()?;
-        self.shared().topics.get(topic)?.recover(partition)
+        let (topic, quota) = (self.shared().topics.get(topic)?, &self.shared().context.upkeep.quota);
+        let bytes = || topic.opened_log(partition).map_or(0, |log| log.size_bytes());
+        let before = bytes();
+        let recovered = topic.recover(partition);
+        quota.gave_back(before);
+        quota.took(bytes());
+        recovered
     }
 
     /// The figures of now, per topic and partition: what there is, what went on since the store was opened, how long

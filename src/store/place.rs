@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use super::backup::Checkpoint;
 use super::marker::{Tail, remove_dir};
 use crate::error::Result;
-use crate::log::{Moment, checkpoint::LEADER_EPOCHS, committed};
+use crate::log::checkpoint::{LEADER_EPOCHS, epochs_text, read_epochs};
+use crate::log::{Moment, committed, start::epochs_from};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{IndexBytes, Segment};
 use crate::storage::{Entry, EntryKind, File, Open, Storage, copy_range, read_small, replace};
@@ -41,6 +42,8 @@ pub(super) struct Placing<'s> {
 /// What became of one partition.
 pub(super) struct Placed {
     pub(super) tail: Tail,
+    /// Where it starts.
+    pub(super) start: Offset,
     /// What the source has no more: to be removed when nothing refers to it.
     pub(super) stale: Vec<PathBuf>,
 }
@@ -74,7 +77,7 @@ impl Placing<'_> {
         let mut place = Place { placing: self, from, to, there, dirty: false };
         let mut kept = BTreeSet::new();
         place.small_file(METADATA, metadata)?;
-        place.small_file(LEADER_EPOCHS, read_small(storage, &from.join(LEADER_EPOCHS))?)?;
+        let mut start = Some(moment.log_start);
         for segment in &moment.sealed {
             let placed = match here.get(&name::log(segment.base())) {
                 Some(entry) => place.sealed(segment, entry, known),
@@ -83,7 +86,7 @@ impl Placing<'_> {
             };
             match placed {
                 // Retention was faster: the log starts behind it by now.
-                Err(error) if error.is_not_found() && kept.is_empty() => {}
+                Err(error) if error.is_not_found() && kept.is_empty() => start = None,
                 placed => {
                     placed?;
                     kept.insert(segment.base());
@@ -92,6 +95,9 @@ impl Placing<'_> {
         }
         place.last(moment, known)?;
         kept.insert(moment.last.base());
+        let start = start.unwrap_or_else(|| kept.first().copied().unwrap_or(0));
+        // Before anything in front of it goes.
+        place.small_file(LEADER_EPOCHS, epochs_at(storage, from, start)?)?;
         for entry in here.values().filter(|entry| entry.kind == EntryKind::File) {
             match SegmentFile::parse(&entry.name) {
                 Some(SegmentFile::TransactionIndex(base)) if kept.contains(&base) => {}
@@ -104,7 +110,7 @@ impl Placing<'_> {
         place.settle()?;
         place.small_file(committed::FILE_NAME, moment.committed.clone())?;
         let stale = place.stale(&kept, &here);
-        Ok(Placed { tail: (moment.last.base(), moment.position), stale })
+        Ok(Placed { tail: (moment.last.base(), moment.position), start, stale })
     }
 
     /// Whether a directory is there that belongs to a topic of another id: what a crash left of another checkpoint.
@@ -305,6 +311,16 @@ impl Place<'_, '_> {
             None => false,
         };
         self.there.keys().filter(is_stale).map(|name| self.to.join(name)).collect()
+    }
+}
+
+/// The checkpoint of epochs of a log that starts there. One that can not be read is copied as it is.
+fn epochs_at(storage: &dyn Storage, from: &Path, start: Offset) -> Result<Option<Vec<u8>>> {
+    let path = from.join(LEADER_EPOCHS);
+    match read_epochs(storage, &path) {
+        Ok(epochs) if !epochs.is_empty() => Ok(Some(epochs_text(&epochs_from(&epochs, start)).into_bytes())),
+        Err(error) if !error.is_corrupt() => Err(error),
+        _ => read_small(storage, &path),
     }
 }
 
