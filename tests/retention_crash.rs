@@ -8,6 +8,7 @@
 mod common;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -57,7 +58,7 @@ impl Run {
             .durability(self.durability)
             .segment_bytes(1_000)
             .index_interval_bytes(300)
-            .retention_bytes(2_500)
+            .retention_bytes(1_500)
             .retention_ms(HOUR)
     }
 
@@ -105,12 +106,12 @@ impl Run {
         self.clock.advance(Duration::from_millis(1_100));
         store.maintain().unwrap();
         let before = self.sent.len() - 3;
-        self.moving(&partition, before, || drop(store.delete_records("t", 0, before as i64).unwrap()));
+        self.moving(&partition, before, || assert!(store.delete_records("t", 0, before as i64).is_ok()));
         self.append(&partition, 13);
         // By age, all of it: the active segment is closed first.
         self.clock.advance(Duration::from_millis(2 * HOUR));
         let end = self.sent.len();
-        self.moving(&partition, end, || drop(store.run_retention_now().unwrap()));
+        self.moving(&partition, end, || assert!(store.run_retention_now().unwrap().segments > 0));
         assert_eq!(partition.log_start_offset() as usize, end);
         self.append(&partition, 7);
         let last = *self.marks.last().unwrap();
@@ -149,13 +150,23 @@ impl Run {
         let (start, end) = self.holds(&partition, mark);
         for report in &store.recovery_report().partitions {
             for event in &report.events {
-                assert!(
-                    matches!(event, RecoveryEvent::TailCut { .. } | RecoveryEvent::LeftoverRemoved { .. }),
-                    "{event}"
-                );
+                let is_known = match event {
+                    RecoveryEvent::TailCut { .. } | RecoveryEvent::LeftoverRemoved { .. } => true,
+                    // Of a `PageCache` topic a power cut takes what it likes behind the last sync.
+                    RecoveryEvent::SegmentSetAside { .. } => self.durability == Durability::PageCache,
+                    _ => false,
+                };
+                assert!(is_known, "{event}");
             }
         }
         (store, start, end)
+    }
+
+    /// What is deleted, in part or in whole, is no damage of a log. An index that the crash of a roll left torn is a hint.
+    fn is_sound(&self, disk: &SimDisk) {
+        let verified = self.options(disk).verify(DIR).unwrap();
+        let is_index = |file: &Path| file.extension().is_some_and(|kind| kind != "log");
+        assert!(verified.damaged.iter().all(|found| is_index(&found.file)), "{verified}");
     }
 
     /// All that must hold of a disk that a crash left.
@@ -165,8 +176,9 @@ impl Run {
             let reader = self.options(disk).open_read_only(DIR).unwrap();
             let partition = reader.topic("t").unwrap().partition(0).unwrap();
             self.holds(&partition, Mark { acked: 0, ..mark });
-            let verified = self.options(disk).verify(DIR).unwrap();
-            assert!(verified.is_sound(), "{verified}");
+            if self.durability == Durability::Disk {
+                self.is_sound(disk);
+            }
             assert_eq!(disk.content_hash(), before, "a reader changed something");
         }
         let (store, start, end) = self.opens(disk, mark);
@@ -181,8 +193,7 @@ impl Run {
         let (store, ..) = self.opens(&again, now);
         assert_eq!(again.content_hash(), before, "a second recovery changed something");
         if random.one_in(4) {
-            let verified = self.options(&again).verify(DIR).unwrap();
-            assert!(verified.is_sound(), "{verified}");
+            self.is_sound(&again);
         }
         // It goes on: appends, and another pass of retention.
         let topic = store.topic("t").unwrap();
@@ -254,7 +265,7 @@ fn all_crashes(seed: u64, durability: Durability, limit: usize, twice_one_in: u6
 #[test]
 fn no_crash_moves_a_start_back_or_takes_a_committed_record_behind_it() {
     let seed = seed();
-    let (limit, runs) = if soak() { (1_000, 20) } else { (120, 1) };
+    let (limit, runs) = if soak() { (1_000, 20) } else { (60, 1) };
     let (mut states, mut twice) = (0, 0);
     for run in 0..runs {
         let (once, again) = all_crashes(seed + run, Durability::Disk, limit, 60);

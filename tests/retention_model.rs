@@ -22,7 +22,7 @@ const HOUR: i64 = 3_600_000;
 const TOPICS: [(&str, Durability); 2] = [("d", Durability::Disk), ("p", Durability::PageCache)];
 /// Bytes of a value, and of a batch with one record of it.
 const VALUE: usize = 76;
-const BATCH: u64 = 61 + 2 + 7 + 100 + 1;
+const BATCH: u64 = 61 + 2 + 6 + 100 + 1;
 
 /// One topic, as the model knows it.
 struct Model {

@@ -116,12 +116,8 @@ impl Log {
         rolled.map(|_| tail)
     }
 
-    /// Closes the active segment, if it holds anything, and makes the next.
-    pub(crate) fn roll_active(self: &Arc<Self>) -> Result<()> {
-        self.roll_active_if(|_| true).map(drop)
-    }
-
-    /// As [`Log::roll_active`], if the log's end is as wanted. Whether the active segment is empty now.
+    /// Closes the active segment, if it holds anything and the log's end is as wanted, and makes the next. Whether the
+    /// active segment is empty now.
     pub(super) fn roll_active_if(self: &Arc<Self>, wanted: impl Fn(Offset) -> bool) -> Result<bool> {
         let config = self.config();
         let mut tail = self.tail.lock();

@@ -64,7 +64,7 @@ pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
 pub use recover::{PartitionReport, RecoveryEvent};
 pub use retention::{AgedBy, Fate, GroupPositions};
 pub(crate) use trim::{Gone, Move};
-pub(crate) use upkeep::{Doomed, Upkeep};
+pub(crate) use upkeep::Upkeep;
 pub(crate) use verify::{Claims, readable, verify};
 pub use verify::{Finding, VerifyReport};
 

@@ -292,7 +292,11 @@ impl<'c> Opening<'c> {
         }
         let bases = || found.iter().map(|(base, _)| *base);
         self.hints.log_start = confirmed(self.hints.log_start, self.epochs.as_deref(), bases());
-        let deleted = self.hints.log_start.map_or(0, |start| below(start, bases()));
+        let start = self.hints.log_start.unwrap_or(0);
+        // What lies in front of a start was synced before it was moved.
+        self.proven = self.proven.max(start);
+        self.limit = self.limit.map(|limit| limit.max(start));
+        let deleted = below(start, bases());
         let left = found.split_off(deleted);
         if !self.context.read_only && !found.is_empty() {
             let storage = &self.context.storage;

@@ -317,8 +317,11 @@ impl Log {
         expected_end: Option<Offset>,
     ) -> Result<usize> {
         match self.append(batches, expected_end) {
-            Err(error) if is_full(&error) && self.context.upkeep.relieve() => {
-                self.append(batches, expected_end)
+            Err(error) if is_full(&error) => {
+                let made = self.context.upkeep.relieve();
+                // Who holds the space of a full store is known only now.
+                let again = made || matches!(error.kind(), ErrorKind::StoreFull { .. });
+                if again { self.append(batches, expected_end) } else { Err(error) }
             }
             other => other,
         }

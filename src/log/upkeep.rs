@@ -159,10 +159,6 @@ impl Quota {
         self.tight.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.limit().is_some_and(|limit| self.used() >= limit)
-    }
-
     pub(crate) fn took(&self, bytes: u64) {
         if let Some(limit) = self.limit() {
             let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -211,13 +207,13 @@ mod tests {
         let quota = Quota::default();
         quota.took(1 << 60);
         quota.admit(1 << 60).unwrap();
-        assert!(!quota.is_tight() && !quota.is_full(), "without a limit nothing is full");
+        assert!(!quota.is_tight(), "without a limit nothing is full");
         let quota = Quota::default();
         quota.begin(1_600, 1_000);
         quota.took(400);
         assert!(!quota.is_tight());
         quota.took(101);
-        assert!(quota.is_tight() && !quota.is_full());
+        assert!(quota.is_tight());
         quota.admit(99).unwrap();
         let error = quota.admit(100).unwrap_err();
         assert!(error.is_retriable());
@@ -226,7 +222,6 @@ mod tests {
             ErrorKind::StoreFull { max_store_bytes: 1_600, used_bytes: 1_501, .. }
         ));
         quota.took(99);
-        assert!(quota.is_full());
         quota.gave_back(1_500);
         assert!(!quota.is_tight());
         assert_eq!(quota.used(), 100);

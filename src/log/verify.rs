@@ -177,7 +177,8 @@ pub(crate) fn verify(
     };
     let first = logs.first().map_or(0, |log| log.0);
     // A topic that was a `Disk` one has the word of that time.
-    let slot = slot.filter(|_| claims.on_disk);
+    // And after a crash it may be older than the checkpoint, which is synced.
+    let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= proven);
     let mut verifying =
         Verifying { storage, dir, claims, report, slot, epochs, proven, expected: Some(first), floor: first };
     verifying.report.partitions += 1;

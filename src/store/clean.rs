@@ -35,7 +35,7 @@ const SLICE: usize = 64;
 /// Kafka looks for the first time after this, however long its interval is.
 const FIRST: Duration = Duration::from_secs(30);
 
-/// How soon after room was made it is tried again, if nothing was appended since.
+/// How soon after it was tried in vain to make room it is tried again.
 const RELIEF_PAUSE: Duration = Duration::from_secs(1);
 
 /// Partitions that a full store names.
@@ -99,8 +99,8 @@ struct State {
     due: Duration,
     /// Partitions that the look which is under way has not come to.
     left: VecDeque<(Arc<TopicInner>, i32)>,
-    /// When room was made last, and what the store held then.
-    relieved: Option<(Duration, u64)>,
+    /// When it was last tried in vain to make room.
+    in_vain: Option<Duration>,
     /// The first error of the look that ended last, or of the one under way.
     failure: Option<Error>,
 }
@@ -121,7 +121,7 @@ impl Cleaner {
             at_it: false,
             due: now + interval.min(FIRST),
             left: VecDeque::new(),
-            relieved: None,
+            in_vain: None,
             failure: None,
         };
         Cleaner { interval, state: Mutex::new(state), ended: Condvar::new() }
@@ -294,19 +294,18 @@ impl Shared {
     /// Makes room, for somebody who waits for it; whether any was made.
     pub(super) fn relieve(&self) -> bool {
         let (now, quota) = (self.context.clock.monotonic(), &self.context.upkeep.quota);
+        let is_recent = |at: Duration| now < at + RELIEF_PAUSE;
+        if self.cleaner.state.lock().in_vain.is_some_and(is_recent)
+            && self.context.upkeep.next_due().is_none()
         {
-            let state = self.cleaner.state.lock();
-            let is_recent = |(at, used): (Duration, u64)| now < at + RELIEF_PAUSE && used == quota.used();
-            if state.relieved.is_some_and(is_recent) {
-                return false;
-            }
+            return false;
         }
         let before = quota.used();
         let freed = self.clean_all(true).is_ok_and(|run| run.bytes > 0) || quota.used() < before;
         if quota.is_tight() {
             quota.note_held(self.space_held());
         }
-        self.cleaner.state.lock().relieved = Some((now, quota.used()));
+        self.cleaner.state.lock().in_vain = (!freed).then_some(now);
         freed
     }
 
