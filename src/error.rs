@@ -239,6 +239,27 @@ pub enum ErrorKind {
         /// The file that could not grow.
         path: PathBuf,
     },
+    /// The store holds as much as it may, and nothing of it may go.
+    #[error(
+        "the store holds {used_bytes} bytes and may hold {max_store_bytes} (max_store_bytes){}: shorten retention, call Store::delete_records, or raise the limit",
+        held.iter().map(|held| format!("; {held}")).collect::<String>()
+    )]
+    StoreFull {
+        /// [`StoreOptions::max_store_bytes`](crate::StoreOptions::max_store_bytes).
+        max_store_bytes: u64,
+        /// Bytes of records it holds.
+        used_bytes: u64,
+        /// The partitions that hold most of it, and why they do.
+        held: Arc<[HeldSpace]>,
+    },
+    /// Records are to be deleted of a topic that is only compacted.
+    #[error("records of {topic} can not be deleted: its cleanup.policy is {policy:?}; add delete to it")]
+    NotDeletable {
+        /// The topic.
+        topic: String,
+        /// Its `cleanup.policy`.
+        policy: String,
+    },
     /// The producer's memory stayed full.
     #[error(
         "buffer.memory stayed full for {waited:?}: the disk is slower than the senders; send again later, or raise it"
@@ -335,6 +356,32 @@ pub enum ErrorKind {
     },
 }
 
+/// A partition that holds space, and what keeps it: see [`ErrorKind::StoreFull`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeldSpace {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// Bytes of its segments.
+    pub bytes: u64,
+    /// Why its oldest segment stays, in words.
+    pub why: String,
+}
+
+impl HeldSpace {
+    pub(crate) fn new(topic: &str, partition: i32, bytes: u64, why: String) -> Self {
+        HeldSpace { topic: topic.to_owned(), partition, bytes, why }
+    }
+}
+
+impl fmt::Display for HeldSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{} has {} of them ({})", self.topic, self.partition, self.bytes, self.why)
+    }
+}
+
 impl Error {
     /// What happened.
     pub fn kind(&self) -> &ErrorKind {
@@ -346,6 +393,7 @@ impl Error {
         matches!(
             self.kind(),
             ErrorKind::Full { .. }
+                | ErrorKind::StoreFull { .. }
                 | ErrorKind::BufferFull { .. }
                 | ErrorKind::TimedOut { .. }
                 | ErrorKind::TooManyOpenFiles { .. }

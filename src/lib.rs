@@ -47,7 +47,8 @@
 //! Out: [`Consumer::poll`] → a fair round over partitions → the segment and the batch that hold the position →
 //! checked, unpacked once → [`Records`], which own what they lie in → [`RecordRef`]s that borrow from them.
 //!
-//! Which promise holds when, and who is told of a failure: [`guide::acks`].
+//! Which promise holds when, and who is told of a failure: [`guide::acks`]. When records are deleted:
+//! [`guide::retention`].
 //!
 //! # Features
 //!
@@ -80,10 +81,10 @@ pub use config::{
     AutoOffsetReset, Cleanup, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig,
 };
 pub use consumer::{Batches, Consumer, Waker};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, HeldSpace, Result};
 pub use log::{
-    BatchRef, CompactionReport, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord,
-    VerifyReport,
+    AgedBy, BatchRef, CompactionReport, Fate, Finding, GroupPositions, PartitionReport, RecordRef, Records,
+    RecordsIter, RecoveryEvent, SharedRecord, VerifyReport,
 };
 pub use metrics::{SyncTimes, Traffic};
 pub use producer::{Delivery, Producer, Receipt, Writer};
@@ -91,8 +92,8 @@ pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
 pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
 pub use store::{
-    Checkpoint, Figures, Maintained, Maintenance, PartitionStats, ProducerDescription, RecoveryReport, Stats,
-    Store, StoreOptions, TopicStats,
+    Checkpoint, Figures, Maintained, Maintenance, PartitionRetention, PartitionStats, ProducerDescription,
+    RecoveryReport, RetentionReport, RetentionRun, SegmentRetention, Stats, Store, StoreOptions, TopicStats,
 };
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
@@ -106,6 +107,8 @@ pub mod guide {
     pub mod exactly_once {}
     #[doc = include_str!("../docs/metrics.md")]
     pub mod metrics {}
+    #[doc = include_str!("../docs/retention.md")]
+    pub mod retention {}
 }
 
 #[cfg(doctest)]

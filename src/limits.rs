@@ -34,6 +34,14 @@ pub(crate) const GATHER_BYTES: usize = 128 * 1024;
 /// changes: 100 looks a second cost less than a thousandth of a core, and a person does not feel the delay.
 pub(crate) const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
 
+/// How far the wall clock may run ahead of the steady one, from one look to the next, and still make records old: a
+/// virtual machine that was paused, a time server's correction. What it can take too early is no more than this.
+pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
+
+/// Timestamps further in the future than this are no time at which a record can be said to be old: retention goes by
+/// the time of writing. Kafka 4 refuses such records (`message.timestamp.after.max.ms`).
+pub(crate) const FUTURE_MS: i64 = 3_600_000;
+
 /// Largest small file (checkpoint, metadata, catalog) that is read whole.
 pub(crate) const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use common::{Random, in_parallel, manual, seed, soak, telling};
 use logstead::{
-    Acks, Cleanup, Compression, Durability, ErrorKind, FaultKind, FaultOp, ManualClock, Partition, Record, SimDisk,
-    Store, StoreOptions, TopicConfig,
+    Acks, Cleanup, Compression, Durability, ErrorKind, FaultKind, FaultOp, ManualClock, Partition, Record,
+    SimDisk, Store, StoreOptions, TopicConfig,
 };
 
 const DIR: &str = "/s/data";
@@ -353,8 +353,11 @@ impl Run {
     }
 
     fn holds(&self, store: &Store) {
-        let partition =
-            store.topic("c").unwrap().partition(0).unwrap_or_else(|e| panic!("{e}\n{}", store.recovery_report()));
+        let partition = store
+            .topic("c")
+            .unwrap()
+            .partition(0)
+            .unwrap_or_else(|e| panic!("{e}\n{}", store.recovery_report()));
         assert_eq!(partition.high_watermark(), self.history.len() as i64);
         let found = read_from(&partition, 0).unwrap_or_else(|e| panic!("{e}\n{}", store.recovery_report()));
         check(&found, &self.history, self.history.len());
@@ -371,11 +374,18 @@ impl Run {
         assert!(report.is_sound(), "{report}");
 
         let store = self.opens(disk);
-        let left: Vec<_> = disk.files().into_iter().filter(|file| {
-            let name = file.to_str().unwrap();
-            [".cleaned", ".swap", ".deleted", ".tmp"].iter().any(|end| name.ends_with(end))
-        }).collect();
-        assert!(left.is_empty() || left.iter().all(|file| file.to_str().unwrap().ends_with(".tmp")), "{left:?}");
+        let left: Vec<_> = disk
+            .files()
+            .into_iter()
+            .filter(|file| {
+                let name = file.to_str().unwrap();
+                [".cleaned", ".swap", ".deleted", ".tmp"].iter().any(|end| name.ends_with(end))
+            })
+            .collect();
+        assert!(
+            left.is_empty() || left.iter().all(|file| file.to_str().unwrap().ends_with(".tmp")),
+            "{left:?}"
+        );
         if random.one_in(8) {
             // What was seen after a recovery is there after a crash that follows at once.
             drop(self.opens(&disk.crash(random.next())));
@@ -525,9 +535,11 @@ fn a_reader_of_another_process_follows_through_compactions() {
                     last = done.load(Ordering::SeqCst);
                     let (mut at, mut values) = (0, Values::new());
                     loop {
-                        let records = partition.read(at, 300).unwrap_or_else(|error| panic!("at {at}: {error}"));
+                        let records =
+                            partition.read(at, 300).unwrap_or_else(|error| panic!("at {at}: {error}"));
                         for record in &records {
-                            let put = Put { key: text(record.key().unwrap()), value: record.value().map(text) };
+                            let put =
+                                Put { key: text(record.key().unwrap()), value: record.value().map(text) };
                             assert_eq!(history.lock().unwrap().get(record.offset() as usize), Some(&put));
                             apply(&mut values, [&put]);
                         }
@@ -599,7 +611,8 @@ fn a_checkpoint_of_a_compacted_topic_is_a_store_and_so_is_one_that_is_repeated()
                     let store = manual(&run.clock).disk(&disk).open(copy).unwrap();
                     let partition = store.topic("c").unwrap().partition(0).unwrap();
                     let end = partition.high_watermark() as usize;
-                    let found = read_from(&partition, 0).unwrap_or_else(|e| panic!("{e}\n{}", store.recovery_report()));
+                    let found = read_from(&partition, 0)
+                        .unwrap_or_else(|e| panic!("{e}\n{}", store.recovery_report()));
                     check(&found, &run.history, end);
                     std::mem::forget(store);
                 });

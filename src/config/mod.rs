@@ -6,11 +6,13 @@
 mod cleanup;
 mod consumer;
 mod producer;
+mod retention;
 mod topic;
 
 pub use cleanup::Cleanup;
 pub use consumer::{AutoOffsetReset, ConsumerConfig, IsolationLevel};
 pub use producer::{Partitioner, ProducerConfig};
+pub(crate) use retention::Hold;
 pub use topic::TopicConfig;
 
 use std::str::FromStr;

@@ -3,6 +3,7 @@
 use super::producer_state::goes_on;
 use super::producers::First;
 use super::roll::{RollCheck, should_roll};
+use super::trim::is_full;
 use super::{Log, Tail, callback};
 use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
@@ -33,15 +34,20 @@ impl Log {
             // A checksum: before the lock.
             batches.iter_mut().for_each(|batch| batch.stamp_append_time(self.context.clock.now_ms()));
         }
-        let written = self.roomy_tail(batches, expected_end).and_then(|(mut tail, first)| {
-            match (first, &mut *batches) {
+        let wanted: u64 = batches.iter().map(|batch| batch.bytes().len() as u64).sum();
+        let admitted = self.context.upkeep.quota.admit(wanted);
+        let written = admitted.and_then(|()| self.roomy_tail(batches, expected_end)).and_then(
+            |(mut tail, first)| match (first, &mut *batches) {
                 (First::Duplicate { base_offset, timestamp }, [batch, ..]) => {
                     batch.place_duplicate(base_offset, self.leader_epoch, timestamp);
                     Ok(1)
                 }
                 (_, batches) => self.write(&mut tail, batches),
-            }
-        });
+            },
+        );
+        if written.as_ref().is_err_and(is_full) {
+            self.context.upkeep.ask();
+        }
         if self.failure().is_some() {
             self.tell_failure();
             self.run_completions();
@@ -218,6 +224,7 @@ impl Log {
         tail.active.publish(position, group.iter().map(Sealed::header));
         tail.next_offset = next;
         self.written.add_alone(records, bytes);
+        self.context.upkeep.quota.took(bytes);
         self.log_end.store(next, Ordering::SeqCst);
         match config.durability {
             Durability::PageCache => {

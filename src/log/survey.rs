@@ -97,7 +97,9 @@ impl Opening<'_> {
                 Some(SegmentFile::Swap) if self.cleaned.swap.is_none() && self.context.read_only => {
                     self.in_flux = Some(entry.name.clone());
                 }
-                Some(SegmentFile::Swap) if !self.context.read_only => return Err(self.interrupted(&entry.name)),
+                Some(SegmentFile::Swap) if !self.context.read_only => {
+                    return Err(self.interrupted(&entry.name));
+                }
                 Some(SegmentFile::Swap) => {}
                 None => {}
             }

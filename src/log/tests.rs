@@ -50,6 +50,7 @@ impl Bench {
             wake: Wake::default(),
             names: Names::default(),
             producer_id_expiration_ms: 86_400_000,
+            upkeep: Default::default(),
         }
     }
 

@@ -183,6 +183,7 @@ impl Lane {
         if let Some(failure) = self.log()?.failure() {
             return Err(failure.clone());
         }
+        self.shared.context.upkeep.check_room()?;
         loop {
             let reserved = self.shared.reserve(reserved_bytes);
             state = self.state.lock();

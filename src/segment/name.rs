@@ -36,7 +36,7 @@ impl SegmentFile {
         }
         let base: Offset = digits.parse().ok()?;
         match name.get(digits.len()..)? {
-            ".log" => Some(SegmentFile::Log(base)),
+            LOG_SUFFIX => Some(SegmentFile::Log(base)),
             ".index" => Some(SegmentFile::OffsetIndex(base)),
             ".timeindex" => Some(SegmentFile::TimeIndex(base)),
             ".txnindex" => Some(SegmentFile::TransactionIndex(base)),
@@ -65,14 +65,16 @@ pub(crate) fn split_suffix(name: &str) -> Option<(Offset, &str, &str)> {
         return None;
     }
     let base = digits.parse().ok()?;
-    let kind = kinds.iter().find(|kind| rest.strip_prefix(**kind).is_some_and(|s| s.is_empty() || s.starts_with('.')))?;
+    let kind = kinds
+        .iter()
+        .find(|kind| rest.strip_prefix(**kind).is_some_and(|s| s.is_empty() || s.starts_with('.')))?;
     let suffix = rest.strip_prefix(kind)?;
     let plain = name.strip_suffix(suffix)?;
     matches!(suffix, "" | ".cleaned" | ".swap" | DELETED_SUFFIX).then_some((base, plain, suffix))
 }
 
 pub(crate) fn log(base: Offset) -> String {
-    format!("{base:020}.log")
+    format!("{base:020}{LOG_SUFFIX}")
 }
 
 pub(crate) fn offset_index(base: Offset) -> String {
@@ -93,6 +95,9 @@ pub(crate) fn files_of(base: Offset) -> [String; 6] {
     let of = |suffix| format!("{base:020}.{suffix}");
     [log(base), offset_index(base), time_index(base), of("txnindex"), of("snapshot"), digest(base)]
 }
+
+/// How the name of a file with records ends.
+pub(crate) const LOG_SUFFIX: &str = ".log";
 
 /// How the name of a file ends that is about to be unlinked (Kafka's `.deleted`).
 pub(crate) const DELETED_SUFFIX: &str = ".deleted";
@@ -123,7 +128,9 @@ mod tests {
                 assert_eq!(split_suffix(&name), Some((7, plain.as_str(), suffix)), "{name}");
             }
         }
-        for other in ["seg-7.log", "7.sum", "x7.log", "7.log.tmp", "7.logs", "7", "seg-.sum", "partition.metadata"] {
+        for other in
+            ["seg-7.log", "7.sum", "x7.log", "7.log.tmp", "7.logs", "7", "seg-.sum", "partition.metadata"]
+        {
             assert_eq!(split_suffix(other), None, "{other}");
         }
     }

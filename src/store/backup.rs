@@ -225,7 +225,9 @@ impl Shared {
                 placing.place(&self.context.root.join(&dir), &target.root.join(&dir), &moment, known)?;
             let key = (topic.name.to_string(), partition);
             ends.ends.insert(key.clone(), moment.end);
-            ends.log_starts.extend(moment.log_start.map(|start| (key, start)));
+            if placed.start > 0 {
+                ends.log_starts.insert(key, placed.start);
+            }
             all.push((dir, placed));
         }
         Ok(all)

@@ -6,7 +6,9 @@
 //! - A checkpoint never says more than what is synced.
 
 mod backup;
+mod clean;
 mod compaction;
+mod explain;
 #[cfg(feature = "metrics")]
 mod export;
 mod follow;
@@ -43,7 +45,10 @@ use crate::topic::Topics;
 use crate::topic::catalog::Catalog;
 
 pub use backup::Checkpoint;
-use compaction::Cleaner;
+use clean::Cleaner;
+pub use clean::RetentionRun;
+use compaction::Compactor;
+pub use explain::{PartitionRetention, RetentionReport, SegmentRetention};
 pub use maintenance::Maintained;
 use maintenance::Threads;
 pub use options::{Maintenance, StoreOptions};
@@ -85,6 +90,7 @@ struct Shared {
     producers: Mutex<Vec<Weak<ProducerShared>>>,
     checkpoints: Mutex<Checkpoints>,
     cleaner: Cleaner,
+    compactor: Compactor,
     report: RecoveryReport,
     /// On the monotonic clock.
     opened_at: std::time::Duration,
@@ -196,7 +202,9 @@ impl Store {
             pins: Default::default(),
             names: Default::default(),
             producer_id_expiration_ms: options.producer_id_expiration_ms,
+            upkeep: Default::default(),
         });
+        context.upkeep.begin(context.clock.as_ref());
         span!("open", dir = %context.root.display(), read_only);
         let opened_at = context.clock.monotonic();
         let opened = open::open(&context)?;
@@ -207,7 +215,8 @@ impl Store {
             catalog: Mutex::new(opened.catalog),
             producers: Mutex::default(),
             checkpoints: Mutex::new(checkpoints),
-            cleaner: options.cleaner(),
+            compactor: options.compactor(opened_at),
+            cleaner: Cleaner::new(options.retention_check_interval, opened_at),
             report: opened.report,
             opened_at,
             expired_at: Mutex::new(opened_at),
@@ -217,6 +226,8 @@ impl Store {
         });
         if read_only {
             follow::begin(&shared);
+        } else {
+            clean::begin(&shared, options.group_positions.clone(), options.max_store_bytes);
         }
         if !read_only && !shared.report.clean {
             // On a full disk the store opens all the same; they are tried again.
@@ -282,7 +293,13 @@ impl Store {
     pub fn recover(&self, topic: &str, partition: i32) -> Result<Option<PartitionReport>> {
         span!("recover", topic, partition);
         self.shared().check_writable()?;
-        self.shared().topics.get(topic)?.recover(partition)
+        let (topic, quota) = (self.shared().topics.get(topic)?, &self.shared().context.upkeep.quota);
+        let bytes = || topic.opened_log(partition).map_or(0, |log| log.size_bytes());
+        let before = bytes();
+        let recovered = topic.recover(partition);
+        quota.gave_back(before);
+        quota.took(bytes());
+        recovered
     }
 
     /// The figures of now, per topic and partition: what there is, what went on since the store was opened, how long

@@ -16,6 +16,7 @@ use crate::log::checkpoint::{
     write_offsets,
 };
 use crate::log::{Context, OpenHints, PartitionReport, RecoveryEvent, names};
+use crate::segment::name::{DELETED_SUFFIX, LOG_SUFFIX};
 use crate::storage::{Entry, EntryKind, LockGuard, Open, Storage, write_new};
 use crate::sync::{Arc, Mutex, in_parallel};
 use crate::topic::catalog::{self, Catalog, CatalogEntry, TopicId, TopicState};
@@ -315,7 +316,7 @@ fn add_topics(context: &Arc<Context>, opened: &mut Opened, mut found: Found) -> 
         }
     }
     for (name, dirs) in found {
-        add_foreign(context, opened, name, TopicConfig::default(), &dirs);
+        add_foreign(context, opened, name, foreign_config(), &dirs);
     }
     if changed { opened.catalog.write(context.storage.as_ref()) } else { Ok(()) }
 }
@@ -342,6 +343,11 @@ fn add_ready(
         }
         opened.report.partitions.extend(topic.report(partition, vec![RecoveryEvent::Damaged { why }]));
     }
+}
+
+/// Of a topic that a broker made, and whose settings it keeps elsewhere: nothing of it is deleted for its age.
+fn foreign_config() -> TopicConfig {
+    TopicConfig::default().retention_ms(None)
 }
 
 /// A topic that a broker made: of its partitions it may keep some elsewhere.
@@ -515,6 +521,11 @@ pub(super) fn put_partitions_away(context: &Context, name: &TopicName) -> Result
     Ok(away)
 }
 
+/// Whether a file holds records of a log, or did until a moment ago.
+pub(super) fn holds_log(name: &str) -> bool {
+    name.strip_suffix(DELETED_SUFFIX).unwrap_or(name).ends_with(LOG_SUFFIX)
+}
+
 /// How a directory's name ends whose topic was deleted.
 const DELETED: &str = "-delete";
 
@@ -533,7 +544,9 @@ fn remove_deleted(context: &Context, entries: &[Entry]) {
 pub(super) fn remove_partition_dir(context: &Context, dir: &Path) {
     let storage = context.storage.as_ref();
     for entry in storage.list(dir).unwrap_or_default() {
-        let _ = storage.remove_file(&dir.join(entry.name));
+        if storage.remove_file(&dir.join(&entry.name)).is_ok() && holds_log(&entry.name) {
+            context.upkeep.quota.gave_back(entry.len);
+        }
     }
     let _ = storage.remove_dir(dir);
 }

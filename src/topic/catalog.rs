@@ -176,7 +176,8 @@ fn parse_line(line: &str) -> Option<(TopicName, CatalogEntry)> {
     let name = TopicName::new(words.next()?).ok()?;
     let id = TopicId::parse(words.next()?)?;
     let state = TopicState::parse(words.next()?)?;
-    let mut config = TopicConfig::default();
+    // A line of a version that deleted nothing: nothing is deleted before somebody says so. All others name it.
+    let mut config = TopicConfig::default().retention_ms(None);
     for word in words {
         let (property, value) = word.split_once('=')?;
         config.set(property, value).ok()?;

@@ -284,7 +284,11 @@ pub(crate) fn settle(
 ) -> Result<Cleaned, Unsettled> {
     let mut cleaned = match Cleaned::read(storage, dir) {
         Err(error) if error.is_corrupt() => {
-            events.push(RecoveryEvent::Rot { file: dir.join(FILE_NAME), position: 0, why: error.to_string() });
+            events.push(RecoveryEvent::Rot {
+                file: dir.join(FILE_NAME),
+                position: 0,
+                why: error.to_string(),
+            });
             // Everything that is closed may have gaps.
             Cleaned { sparse_below: Offset::MAX, ..Cleaned::default() }
         }
