@@ -259,6 +259,16 @@ pub enum ErrorKind {
         /// The partition.
         partition: i32,
     },
+    /// An assignor's answer can not be followed.
+    #[error("group {group:?}: the assignor {assignor:?} {why}; everyone keeps what they have until it is mended")]
+    InvalidAssignment {
+        /// The group.
+        group: String,
+        /// The assignor's name.
+        assignor: String,
+        /// What is wrong with the answer.
+        why: String,
+    },
     /// The handle, or its store, was closed.
     #[error("closed: the store, or this handle of it, was closed; open it again")]
     Closed,

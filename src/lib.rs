@@ -63,6 +63,7 @@ mod error;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod group;
 mod limits;
 mod log;
 mod metrics;
@@ -76,9 +77,12 @@ mod time;
 mod topic;
 mod types;
 
-pub use config::{AutoOffsetReset, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig};
+pub use config::{
+    AssignmentStrategy, AutoOffsetReset, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig,
+};
 pub use consumer::{Batches, Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
+pub use group::{Assignor, GroupSpec, MemberSpec, PartitionIndex, TopicSpec};
 pub use log::{
     BatchRef, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord,
     VerifyReport,

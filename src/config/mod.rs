@@ -4,10 +4,12 @@
 //! `from_properties` refuses names it does not know, so a typing error is not a silent default.
 
 mod consumer;
+mod group;
 mod producer;
 mod topic;
 
 pub use consumer::{AutoOffsetReset, ConsumerConfig, IsolationLevel};
+pub use group::AssignmentStrategy;
 pub use producer::{Partitioner, ProducerConfig};
 pub use topic::TopicConfig;
 
