@@ -80,9 +80,12 @@ mod types;
 pub use config::{
     AssignmentStrategy, AutoOffsetReset, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig,
 };
-pub use consumer::{Batches, Consumer, Waker};
+pub use consumer::{Batches, Consumer, RebalanceListener, Waker};
 pub use error::{Error, ErrorKind, Result};
-pub use group::{Assignor, GroupSpec, MemberSpec, PartitionIndex, TopicSpec};
+pub use group::{
+    Assignor, Group, GroupDescription, GroupLag, GroupSpec, GroupState, MemberDescription, MemberSpec,
+    OffsetAndMetadata, OffsetMove, PartitionIndex, PartitionLag, ResetPlan, ResetTo, TopicSpec,
+};
 pub use log::{
     BatchRef, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord,
     VerifyReport,
@@ -98,7 +101,7 @@ pub use store::{
 };
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
-pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType};
+pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType, TopicPartition};
 
 /// Chapters that belong to no single item.
 pub mod guide {
@@ -123,6 +126,8 @@ const _: () = {
     shared::<Error>();
     shared::<Records>();
     shared::<SharedRecord>();
+    shared::<Group>();
+    shared::<ResetPlan>();
     sent::<Consumer>();
     sent::<Delivery>();
 };

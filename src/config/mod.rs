@@ -4,6 +4,7 @@
 //! `from_properties` refuses names it does not know, so a typing error is not a silent default.
 
 mod consumer;
+mod duration;
 mod group;
 mod producer;
 mod topic;

@@ -47,6 +47,15 @@ pub enum RecoveryEvent {
         /// The file.
         file: PathBuf,
     },
+    /// A group had committed an offset behind the end that the log has now: it goes on at the end.
+    OffsetMovedBack {
+        /// The group.
+        group: String,
+        /// What it had committed.
+        from: i64,
+        /// The end.
+        to: i64,
+    },
     /// The partition can not be served.
     Damaged {
         /// Why.
@@ -75,6 +84,9 @@ impl fmt::Display for RecoveryEvent {
                 )
             }
             RecoveryEvent::LeftoverRemoved { file } => write!(f, "removed left-over {}", file.display()),
+            RecoveryEvent::OffsetMovedBack { group, from, to } => {
+                write!(f, "group {group:?} had committed offset {from} and goes on at {to}, where the log ends now")
+            }
             RecoveryEvent::Damaged { why } => write!(f, "damaged: {why}"),
         }
     }

@@ -1,4 +1,5 @@
-//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints.
+//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints, members of groups whose time is
+//! up.
 //!
 //! One function does a slice of it, for hosts without threads. The threads do the same: `logstead-timer` finds out
 //! what is due and never touches a file; `logstead-flush` threads do it, each partition or producer by one at a time.
@@ -35,6 +36,7 @@ enum Job {
     Drain(Arc<ProducerShared>),
     Sync(Arc<Log>),
     Checkpoint,
+    Groups,
     #[cfg(feature = "metrics")]
     Export,
 }
@@ -46,8 +48,9 @@ impl Job {
             Job::Drain(producer) => Arc::as_ptr(producer).addr(),
             Job::Sync(log) => Arc::as_ptr(log).addr(),
             Job::Checkpoint => 0,
+            Job::Groups => 1,
             #[cfg(feature = "metrics")]
-            Job::Export => 1,
+            Job::Export => 2,
         }
     }
 }
@@ -73,6 +76,10 @@ impl Shared {
             let due = checkpoints.written_at + CHECKPOINT_INTERVAL;
             if due <= now { jobs.push(Job::Checkpoint) } else { sooner(due - now) }
         }
+        match self.groups.due(now) {
+            (true, _) => jobs.push(Job::Groups),
+            (false, left) => left.into_iter().for_each(&mut sooner),
+        }
         jobs.extend(logs.into_iter().map(Job::Sync));
         #[cfg(feature = "metrics")]
         if let Some(due) = self.export_due() {
@@ -93,6 +100,7 @@ impl Shared {
             }
             Job::Sync(log) => log.sync_due(),
             Job::Checkpoint => self.write_checkpoints(),
+            Job::Groups => self.groups.tick(),
             #[cfg(feature = "metrics")]
             Job::Export => {
                 self.export();

@@ -9,6 +9,7 @@ mod backup;
 #[cfg(feature = "metrics")]
 mod export;
 mod follow;
+mod groups;
 mod maintenance;
 mod marker;
 mod meta;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{ConsumerConfig, ProducerConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::Groups;
 use crate::log::checkpoint::{HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets};
 use crate::log::{Context, Lookout, PartitionReport, callback};
 use crate::metrics::span;
@@ -56,6 +58,20 @@ pub struct RecoveryReport {
     pub unreadable_files: Vec<PathBuf>,
 }
 
+impl RecoveryReport {
+    fn add(&mut self, reports: impl IntoIterator<Item = PartitionReport>) {
+        for report in reports {
+            let known = |other: &&mut PartitionReport| {
+                (&other.topic, other.partition) == (&report.topic, report.partition)
+            };
+            match self.partitions.iter_mut().find(known) {
+                Some(known) => known.events.extend(report.events),
+                None => self.partitions.push(report),
+            }
+        }
+    }
+}
+
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.clean { "after a clean stop" } else { "after a stop that was not clean" })?;
@@ -75,6 +91,7 @@ impl fmt::Display for RecoveryReport {
 struct Shared {
     context: Arc<Context>,
     topics: Arc<Topics>,
+    groups: Arc<Groups>,
     catalog: Mutex<Catalog>,
     producers: Mutex<Vec<Weak<ProducerShared>>>,
     checkpoints: Mutex<Checkpoints>,
@@ -188,11 +205,17 @@ impl Store {
         });
         span!("open", dir = %context.root.display(), read_only);
         let opened_at = context.clock.monotonic();
-        let opened = open::open(&context)?;
+        let mut opened = open::open(&context)?;
+        let topics = Arc::new(opened.topics);
+        let groups = Arc::new(Groups::new(&context, &topics, options.offsets_retention_ms()));
+        if !opened.report.clean {
+            opened.report.add(groups.move_back(None));
+        }
         let checkpoints = Checkpoints { files: opened.checkpoints, written_at: context.clock.monotonic() };
         let shared = Arc::new(Shared {
             context,
-            topics: Arc::new(opened.topics),
+            topics,
+            groups,
             catalog: Mutex::new(opened.catalog),
             producers: Mutex::default(),
             checkpoints: Mutex::new(checkpoints),
@@ -202,6 +225,7 @@ impl Store {
             exported: Mutex::default(),
             closed: AtomicBool::new(false),
         });
+        groups::begin(&shared);
         if read_only {
             follow::begin(&shared);
         }
@@ -260,7 +284,7 @@ impl Store {
     pub fn consumer_with(&self, config: ConsumerConfig) -> Result<Consumer> {
         config.validate()?;
         self.shared().check_open()?;
-        Ok(Consumer::new(config, &self.shared().topics, self.keep()))
+        Consumer::new(config, &self.shared().topics, &self.shared().groups, None, self.keep())
     }
 
     /// Takes a partition back into service after a failed sync ([`ErrorKind::Poisoned`]) or after its files were
@@ -273,7 +297,11 @@ impl Store {
     pub fn recover(&self, topic: &str, partition: i32) -> Result<Option<PartitionReport>> {
         span!("recover", topic, partition);
         self.shared().check_writable()?;
-        self.shared().topics.get(topic)?.recover(partition)
+        let found = self.shared().topics.get(topic)?.recover(partition)?;
+        // Groups may have read more than is there now.
+        let mut report = RecoveryReport::default();
+        report.add(found.into_iter().chain(self.shared().groups.move_back(Some((topic, partition)))));
+        Ok(report.partitions.pop())
     }
 
     /// The figures of now, per topic and partition: what there is, what went on since the store was opened, how long

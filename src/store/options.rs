@@ -28,6 +28,7 @@ pub struct StoreOptions {
     pub(super) flush_threads: usize,
     max_open_files: Option<usize>,
     pub(super) shows: ReadOnly,
+    offsets_retention_minutes: Option<u64>,
     clock: Arc<dyn Clock>,
     disk: Option<SimDisk>,
 }
@@ -39,6 +40,7 @@ impl Default for StoreOptions {
             flush_threads: 4,
             max_open_files: None,
             shows: ReadOnly::Committed,
+            offsets_retention_minutes: Some(10_080),
             clock: Arc::new(SystemClock),
             disk: None,
         }
@@ -78,6 +80,14 @@ impl StoreOptions {
     #[must_use]
     pub fn read_only(mut self, shows: ReadOnly) -> Self {
         self.shows = shows;
+        self
+    }
+
+    /// `offsets.retention.minutes`: how long the committed offsets of a group are kept that has no members, or of a topic
+    /// that no member wants any more. Default 10,080 (a week); `None`: for ever.
+    #[must_use]
+    pub fn offsets_retention_minutes(mut self, minutes: impl Into<Option<u64>>) -> Self {
+        self.offsets_retention_minutes = minutes.into();
         self
     }
 
@@ -157,6 +167,11 @@ impl StoreOptions {
             Some(disk) => Arc::new(disk.clone()),
             None => Arc::new(Disk::new(self.open_files())),
         }
+    }
+
+    pub(super) fn offsets_retention_ms(&self) -> Option<i64> {
+        let ms = |minutes: u64| i64::try_from(minutes.saturating_mul(60_000)).unwrap_or(i64::MAX);
+        self.offsets_retention_minutes.map(ms)
     }
 
     pub(super) fn open_files(&self) -> usize {

@@ -7,7 +7,6 @@ use super::{GroupSpec, PartitionIndex, round_robin};
 pub(super) struct Outcome {
     pub(super) assignment: Vec<Vec<PartitionIndex>>,
     /// Partitions that go from one member to another, or that two claimed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the tests"))]
     pub(super) transferring: Vec<PartitionIndex>,
 }
 
