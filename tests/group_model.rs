@@ -90,7 +90,10 @@ impl World {
             0..45 => self.poll(i),
             45..55 => self.commit(i),
             55..67 => self.produce(),
-            67..77 => self.pass(self.now_and_then()),
+            67..77 => {
+                let ms = self.now_and_then();
+                self.pass(ms);
+            }
             77..87 => self.join(i),
             87..91 => self.leave(i),
             91..94 => self.stall(i),

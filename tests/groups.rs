@@ -341,12 +341,20 @@ fn the_timer_finds_out_that_a_member_stalls() {
     let mut stalled = member(&store.group("g"), config.clone());
     poll(&mut stalled);
     let mut other = member(&store.group("g"), config);
-    let thread = std::thread::spawn(move || {
-        while owned(&other).len() < 4 {
-            other.poll(Duration::from_secs(60)).unwrap();
+    let (sent, taken) = mpsc::channel();
+    struct Tell(mpsc::Sender<usize>);
+    impl RebalanceListener for Tell {
+        fn assigned(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) -> Result<()> {
+            self.0.send(partitions.len()).unwrap();
+            Ok(())
         }
-    });
-    thread.join().unwrap();
+    }
+    other.on_rebalance(Tell(sent));
+    let waker = other.waker();
+    let thread = std::thread::spawn(move || kind(other.poll(Duration::from_secs(3_600))));
+    assert_eq!(taken.recv_timeout(Duration::from_secs(60)).unwrap(), 4);
+    waker.wake();
+    assert_eq!(thread.join().unwrap(), "Woken");
     assert_eq!(kind(stalled.commit_offsets([("t", 0, 0)])), "RemovedFromGroup");
 }
 

@@ -404,7 +404,7 @@ impl Consumer {
     pub(super) fn begin_poll(&mut self) -> Result<()> {
         let Some(member) = &mut self.member else { return Ok(()) };
         member.check_not_listening("Consumer::poll")?;
-        if !self.config.enable_auto_commit || self.assigned.is_empty() {
+        if !self.config.enable_auto_commit {
             return Ok(());
         }
         let now = member.groups.now();

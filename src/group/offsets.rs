@@ -106,16 +106,19 @@ impl Groups {
         topic.log(codec::partition_of(group, topic.partitions())).map(Some)
     }
 
-    fn log_to_write(&self, group: &str) -> Result<Arc<Log>> {
-        if let Some(log) = self.log_of(group)? {
+    /// The log that holds a group, made if nothing was ever committed.
+    fn log_to_write(&self, cell: &GroupCell) -> Result<Arc<Log>> {
+        if let Some(log) = self.log_of(&cell.id)? {
             return Ok(log);
         }
         match self.make_topic.get().map(|make| make()) {
             Some(Err(error)) if !matches!(error.kind(), ErrorKind::TopicExists { .. }) => return Err(error),
             _ => {}
         }
+        // Until now there was nowhere to write it.
+        self.write_members(cell)?;
         let unknown = || ErrorKind::UnknownTopic { topic: OFFSETS_TOPIC.to_owned() }.into();
-        self.log_of(group)?.ok_or_else(unknown)
+        self.log_of(&cell.id)?.ok_or_else(unknown)
     }
 
     /// Commits offsets; with `sync`, returns when they are durable. What is wrong with one of them keeps none of the
@@ -157,7 +160,7 @@ impl Groups {
             wakes.ring();
             return checked.and(refused);
         }
-        let log = self.log_to_write(&cell.id)?;
+        let log = self.log_to_write(cell)?;
         let mut batches = self.encode(&cell.id, &changes)?;
         let end = writing(cell, &log, |written| {
             self.check_committer(cell, by, offsets, &mut wakes)?;
@@ -228,7 +231,7 @@ impl Groups {
     ) -> Result<usize> {
         callback::check_outside("a change of a group's offsets")?;
         self.check_writable()?;
-        let log = self.log_to_write(&cell.id)?;
+        let log = self.log_to_write(cell)?;
         loop {
             let replay = self.settled(cell, &log)?;
             let outcome = writing(cell, &log, |written| {
