@@ -6,6 +6,8 @@
 mod range;
 mod round_robin;
 mod sticky;
+#[cfg(test)]
+mod tests;
 
 use crate::config::AssignmentStrategy;
 use crate::sync::Arc;
@@ -54,7 +56,9 @@ pub struct MemberSpec {
 
 impl MemberSpec {
     /// A member that owns nothing.
-    pub fn new(member_id: &str, topics: Vec<usize>) -> Self {
+    pub fn new(member_id: &str, mut topics: Vec<usize>) -> Self {
+        topics.sort_unstable();
+        topics.dedup();
         MemberSpec {
             member_id: member_id.into(),
             instance_id: None,
@@ -62,6 +66,10 @@ impl MemberSpec {
             owned: Vec::new(),
             generation: -1,
         }
+    }
+
+    fn wants(&self, topic: usize) -> bool {
+        self.topics.binary_search(&topic).is_ok()
     }
 
     /// As the static member of this `group.instance.id`.
@@ -96,6 +104,29 @@ impl GroupSpec {
         members.sort_by(|a, b| a.member_id.cmp(&b.member_id));
         GroupSpec { topics, members }
     }
+
+    /// The partitions of a topic; none of one that is not there.
+    fn partitions(&self, topic: usize) -> impl ExactSizeIterator<Item = PartitionIndex> + use<> {
+        let count =
+            self.topics.get(topic).map_or(0, |topic| i32::try_from(topic.partitions).unwrap_or(i32::MAX));
+        (0..count).map(move |partition| PartitionIndex { topic, partition })
+    }
+
+    fn has(&self, partition: &PartitionIndex) -> bool {
+        let topic = self.topics.get(partition.topic);
+        topic.is_some_and(|topic| u32::try_from(partition.partition).is_ok_and(|p| p < topic.partitions))
+    }
+}
+
+/// The members in Kafka's order for those strategies that keep nothing: static ones by their instance ids, then the
+/// others by their member ids. So a static member keeps its share when it comes back under another member id.
+fn static_first(group: &GroupSpec) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..group.members.len()).collect();
+    order.sort_by_key(|&member| {
+        let member = &group.members[member];
+        (member.instance_id.is_none(), member.instance_id.as_ref(), &member.member_id)
+    });
+    order
 }
 
 /// Decides which member of a group reads which partitions.

@@ -1,22 +1,24 @@
-//! Kafka's `roundrobin`: all partitions in turn, to the members in a circle.
+//! Kafka's `roundrobin` (`RoundRobinAssignor`): all partitions, topic by topic, dealt to the members in a circle; one
+//! that does not want the topic is passed over.
 
-use super::{GroupSpec, PartitionIndex};
+use super::{GroupSpec, PartitionIndex, static_first};
 
 pub(super) fn assign(group: &GroupSpec) -> Vec<Vec<PartitionIndex>> {
+    let circle = static_first(group);
     let mut shares = vec![Vec::new(); group.members.len()];
+    // Whose turn it is, as a place in the circle.
     let mut turn = 0;
-    for (topic, spec) in group.topics.iter().enumerate() {
-        for partition in 0..i32::try_from(spec.partitions).unwrap_or(i32::MAX) {
-            let members = group.members.len();
-            let next = (turn..turn + members).map(|at| at % members);
-            let mut wanting =
-                next.filter(|at| group.members.get(*at).is_some_and(|m| m.topics.contains(&topic)));
-            if let Some(at) = wanting.next()
-                && let Some(share) = shares.get_mut(at)
-            {
-                share.push(PartitionIndex { topic, partition });
-                turn = at + 1;
+    for topic in 0..group.topics.len() {
+        let wants: Vec<bool> = circle.iter().map(|&member| group.members[member].wants(topic)).collect();
+        if !wants.contains(&true) {
+            continue;
+        }
+        for partition in group.partitions(topic) {
+            while !wants[turn] {
+                turn = (turn + 1) % circle.len();
             }
+            shares[circle[turn]].push(partition);
+            turn = (turn + 1) % circle.len();
         }
     }
     shares
