@@ -364,6 +364,24 @@ pub enum ErrorKind {
         /// The call.
         call: &'static str,
     },
+    /// The handler of a worker pool could not do a record, and the pool stops then.
+    #[error(
+        "group {group:?}: the handler failed {attempts} times at {topic}-{partition}, offset {offset}: {why}; mend the cause and run the pool again, or have OnError skip or dead-letter such records"
+    )]
+    HandlerFailed {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The record, which is not committed.
+        offset: i64,
+        /// How often it was tried.
+        attempts: u32,
+        /// What the handler said last.
+        why: String,
+    },
     /// The operating system refused.
     #[error("{op} {}: {kind}{}", path.display(), code.map(|c| format!(" (os error {c})")).unwrap_or_default())]
     Io {

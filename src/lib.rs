@@ -67,6 +67,7 @@ mod group;
 mod limits;
 mod log;
 mod metrics;
+mod pool;
 mod producer;
 mod record;
 mod segment;
@@ -91,6 +92,10 @@ pub use log::{
     VerifyReport,
 };
 pub use metrics::{SyncTimes, Traffic};
+pub use pool::{
+    Breaker, HandlerError, InHand, OnError, OrderBy, PartitionProgress, PoolConfig, PoolProgress, Stopper,
+    WorkerPool,
+};
 pub use producer::{Delivery, Producer, Receipt, Writer};
 pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
@@ -125,6 +130,8 @@ const _: () = {
     shared::<Waker>();
     shared::<Error>();
     shared::<Records>();
+    shared::<WorkerPool>();
+    shared::<Stopper>();
     shared::<SharedRecord>();
     shared::<Group>();
     shared::<ResetPlan>();

@@ -6,7 +6,7 @@ use crate::{ErrorKind, Result};
 
 /// Which records of a pool wait for each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Order {
+pub enum OrderBy {
     /// Those of one partition: each is handled after the one before it. At most as many threads are at work as
     /// partitions are assigned.
     #[default]
@@ -43,11 +43,11 @@ impl OnError {
 /// How a [`WorkerPool`](crate::WorkerPool) works.
 ///
 /// ```
-/// use logstead::{OnError, Order, PoolConfig};
+/// use logstead::{OnError, OrderBy, PoolConfig};
 ///
 /// let config = PoolConfig::default()
 ///     .threads(8)
-///     .order(Order::Key)
+///     .order_by(OrderBy::Key)
 ///     .retries(5)
 ///     .on_error(OnError::dead_letter("orders.dead"));
 /// # let _ = config;
@@ -55,7 +55,7 @@ impl OnError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
     pub(super) threads: usize,
-    pub(super) order: Order,
+    pub(super) order: OrderBy,
     pub(super) on_error: OnError,
     pub(super) retries: u32,
     pub(super) retry_backoff_ms: u64,
@@ -72,7 +72,7 @@ impl Default for PoolConfig {
     fn default() -> Self {
         PoolConfig {
             threads: 1,
-            order: Order::Partition,
+            order: OrderByBy::Partition,
             on_error: OnError::Stop,
             retries: 3,
             retry_backoff_ms: 100,
@@ -95,9 +95,9 @@ impl PoolConfig {
         self
     }
 
-    /// Which records wait for each other. Default [`Order::Partition`].
+    /// Which records wait for each other. Default [`OrderBy::Partition`].
     #[must_use]
-    pub fn order(mut self, order: Order) -> Self {
+    pub fn order_by(mut self, order: OrderBy) -> Self {
         self.order = order;
         self
     }
@@ -229,7 +229,8 @@ mod tests {
 
     #[test]
     fn retries_are_counted_behind_the_first_attempt() {
-        let tried = |retries: u32| (1..20).take_while(|n| PoolConfig::default().retries(retries).tries_again(*n));
+        let tried =
+            |retries: u32| (1..20).take_while(|n| PoolConfig::default().retries(retries).tries_again(*n));
         assert_eq!(tried(0).count(), 0);
         assert_eq!(tried(3).count(), 3);
         assert!(PoolConfig::default().retries(u32::MAX).tries_again(u32::MAX));

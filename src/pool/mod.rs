@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::{Consumer, Error, ErrorKind, Group, RecordRef, Result};
 
 pub use breaker::Breaker;
-pub use config::{OnError, Order, PoolConfig};
+pub use config::{OnError, OrderBy, PoolConfig};
 use dead_letter::DeadLetters;
 pub use handler::HandlerError;
 pub use progress::{InHand, PartitionProgress, PoolProgress};
@@ -100,7 +100,7 @@ impl Group {
 
 /// Threads that handle the records of a group: see [`Group::run`].
 ///
-/// **Order.** Records of one partition are handled one after another, or, with [`Order::Key`], records of one key.
+/// **Order.** Records of one partition are handled one after another, or, with [`OrderBy::Key`], records of one key.
 /// Others are handled at the same time. A record that waits for its retry holds up those behind it, and no thread.
 ///
 /// **At least once.** What is committed of a partition is the lowest offset that is not done, whatever is done above
@@ -136,7 +136,7 @@ impl Group {
 ///
 /// ```
 /// use std::time::Duration;
-/// use logstead::{AutoOffsetReset, ConsumerConfig, HandlerError, OnError, Order, PoolConfig, Record, Store, TopicConfig};
+/// use logstead::{AutoOffsetReset, ConsumerConfig, HandlerError, OnError, OrderBy, PoolConfig, Record, Store, TopicConfig};
 ///
 /// let store = Store::in_memory()?;
 /// store.create_topic("numbers", TopicConfig::default().partitions(2))?;
@@ -148,7 +148,7 @@ impl Group {
 /// let from_the_start = ConsumerConfig::default().auto_offset_reset(AutoOffsetReset::Earliest);
 /// let mut consumer = group.consumer_with(from_the_start)?;
 /// consumer.subscribe(["numbers"])?;
-/// let config = PoolConfig::default().threads(4).order(Order::Key).on_error(OnError::dead_letter("numbers.dead"));
+/// let config = PoolConfig::default().threads(4).order_by(OrderBy::Key).on_error(OnError::dead_letter("numbers.dead"));
 /// let pool = group.run_with(consumer, config, |record| {
 ///     let number = std::str::from_utf8(record.value().unwrap_or_default())?;
 ///     let _: u32 = number.parse().map_err(HandlerError::permanent)?;

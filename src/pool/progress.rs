@@ -84,12 +84,22 @@ impl fmt::Display for PoolProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let offset = |offset: Option<Offset>| offset.map_or_else(|| "-".to_owned(), |o| o.to_string());
         let titles = ("partition", "done", "committed", "end", "lag", "buffered");
-        writeln!(f, "{:<30} {:>12} {:>12} {:>12} {:>10} {:>9}", titles.0, titles.1, titles.2, titles.3, titles.4, titles.5)?;
+        writeln!(
+            f,
+            "{:<30} {:>12} {:>12} {:>12} {:>10} {:>9}",
+            titles.0, titles.1, titles.2, titles.3, titles.4, titles.5
+        )?;
         for p in &self.partitions {
             let name = format!("{}-{}", p.topic, p.partition);
             let (done, committed) = (offset(p.done), offset(p.committed));
             let paused = if p.is_paused { " paused" } else { "" };
-            writeln!(f, "{name:<30} {done:>12} {committed:>12} {:>12} {:>10} {:>9}{paused}", p.end, p.lag(), p.buffered)?;
+            writeln!(
+                f,
+                "{name:<30} {done:>12} {committed:>12} {:>12} {:>10} {:>9}{paused}",
+                p.end,
+                p.lag(),
+                p.buffered
+            )?;
         }
         let PoolProgress { handled, failures, panics, skipped, dead_lettered, breaker, .. } = self;
         write!(
@@ -98,7 +108,11 @@ impl fmt::Display for PoolProgress {
              dead-lettered {dead_lettered}, breaker {breaker:?}"
         )?;
         for hand in &self.in_hand {
-            write!(f, "\nthread {}: {} offset {} for {:?}", hand.thread, hand.partition, hand.offset, hand.since)?;
+            write!(
+                f,
+                "\nthread {}: {} offset {} for {:?}",
+                hand.thread, hand.partition, hand.offset, hand.since
+            )?;
         }
         match &self.last_error {
             Some(error) => write!(f, "\nlast error: {error}"),

@@ -88,7 +88,7 @@ impl Reader {
     }
 
     fn pause_and_resume(&mut self) -> Result<()> {
-        let (pause, resume) = self.shared.with_schedule(|schedule| schedule.flow());
+        let (pause, resume) = self.shared.schedule(|schedule| schedule.flow());
         for name in pause {
             self.consumer.pause(&name.topic, name.partition)?;
         }

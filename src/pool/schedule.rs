@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
-use super::config::Order;
+use super::config::OrderBy;
 use crate::{Offset, SharedRecord, TopicPartition};
 
 /// A strand: of which assignment of a partition, and of which key.
@@ -86,7 +86,7 @@ pub(super) struct View {
 
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    order: Order,
+    order: OrderBy,
     /// Records that a pool reads ahead.
     buffered: usize,
     assigned: BTreeMap<TopicPartition, u64>,
@@ -104,7 +104,7 @@ pub(super) struct Schedule {
 const SPARE_MAX: usize = 64;
 
 impl Schedule {
-    pub(super) fn new(order: Order, buffered: usize) -> Self {
+    pub(super) fn new(order: OrderBy, buffered: usize) -> Self {
         Schedule { order, buffered, ..Schedule::default() }
     }
 
@@ -133,8 +133,8 @@ impl Schedule {
             let record = shared.record();
             let offset = record.offset();
             let key = match self.order {
-                Order::Partition => 0,
-                Order::Key => record.key().map_or(offset as u64, hash),
+                OrderBy::Partition => 0,
+                OrderBy::Key => record.key().map_or(offset as u64, hash),
             };
             let id = StrandId { assignment, key };
             let strand = self.strands.entry(id).or_insert_with(|| {
@@ -143,6 +143,7 @@ impl Schedule {
             });
             strand.records.push_back(shared);
             progress.given.push_back((offset, false));
+            progress.position = Some(offset + 1);
             progress.open += 1;
         }
     }

@@ -137,7 +137,8 @@ impl Shared {
             let allowed = state.breaker.allows(now);
             if allowed && let Some(task) = state.schedule.take(now) {
                 let decisive = state.breaker.begin();
-                let (partition, offset) = (state.schedule.name_of(&task).cloned(), task.record.record().offset());
+                let (partition, offset) =
+                    (state.schedule.name_of(&task).cloned(), task.record.record().offset());
                 state.hands[thread] = Some(Hand { partition, offset, since: now, decisive });
                 return Some(task);
             }
