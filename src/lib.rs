@@ -114,6 +114,8 @@ pub mod guide {
     pub mod acks {}
     #[doc = include_str!("../docs/metrics.md")]
     pub mod metrics {}
+    #[doc = include_str!("../docs/worker-pool.md")]
+    pub mod worker_pool {}
 }
 
 #[cfg(doctest)]

@@ -238,7 +238,7 @@ fn run(order: OrderBy, records: &[Records], events: &[Event]) {
                     }
                 }
             }
-            Event::Finish(at) | Event::Retry(at, _) if tasks.is_empty() => drop(at),
+            Event::Finish(_) | Event::Retry(..) if tasks.is_empty() => {}
             Event::Finish(at) => {
                 let (partition, assignment, task) = tasks.swap_remove(at % tasks.len());
                 if assignment == assignments[partition as usize] {
