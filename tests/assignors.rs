@@ -190,6 +190,11 @@ fn kafkas_assignors_give_the_same_or_as_good() {
         moved += usize::from(moves(&sticky) > 0);
         same += usize::from(&sticky == their_sticky);
     }
-    println!("{GROUPS} groups: {fresh} fresh, {moved} in which something moves, {same} with the very same answer");
-    assert!(fresh > GROUPS / 20 && moved > GROUPS / 10, "too few of a kind: {fresh} fresh, {moved} that move");
+    println!(
+        "{GROUPS} groups: {fresh} fresh, {moved} in which something moves, {same} with the very same answer"
+    );
+    assert!(
+        fresh > GROUPS / 20 && moved > GROUPS / 10,
+        "too few of a kind: {fresh} fresh, {moved} that move"
+    );
 }

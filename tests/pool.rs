@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use common::{Random, seed};
 use logstead::{
-    AutoOffsetReset, Breaker, ConsumerConfig, ErrorKind, Group, HandlerError, ManualClock, Offset,
-    OnError, OrderBy, PoolConfig, Record, RecordRef, Result, SimDisk, Store, TimestampType, TopicConfig,
-    WorkerPool, header,
+    AutoOffsetReset, Breaker, ConsumerConfig, ErrorKind, Group, HandlerError, ManualClock, Offset, OnError,
+    OrderBy, PoolConfig, Record, RecordRef, Result, SimDisk, Store, TimestampType, TopicConfig, WorkerPool,
+    header,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -123,7 +123,8 @@ impl Gate {
         let count = self.attempts(place);
         self.answer(place, answer);
         self.until("it goes", |inside| {
-            let gone = !inside.waiting.contains(&place) || inside.came.iter().filter(|p| **p == place).count() > count;
+            let gone = !inside.waiting.contains(&place)
+                || inside.came.iter().filter(|p| **p == place).count() > count;
             gone.then_some(())
         });
     }
@@ -382,7 +383,8 @@ fn a_dead_letter_says_where_it_was_when_and_why_it_failed() {
     world.store.create_topic("dead-late", append_time).unwrap();
     let producer = world.store.producer().unwrap();
     let own = [header("trace", "42"), header("__connect.errors.topic", "earlier")];
-    let poison = Record::to("t").partition(1).key("k").value("ten").headers(&own).timestamp_ms(1_699_999_999_000);
+    let poison =
+        Record::to("t").partition(1).key("k").value("ten").headers(&own).timestamp_ms(1_699_999_999_000);
     let empty = Record::to("t").partition(1).timestamp_ms(1_699_999_999_001);
     producer.send_all([Record::to("t").partition(1).value("7"), poison, empty]).unwrap();
 
@@ -456,7 +458,10 @@ fn a_dead_letter_topic_must_exist_and_must_take_the_record() {
     world.store.delete_topic("dead").unwrap();
     world.gate.pass((0, 0), Answer::Fails);
     let error = pool.join().unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::TopicDeleted { .. } | ErrorKind::UnknownTopic { .. }), "{error:?}");
+    assert!(
+        matches!(error.kind(), ErrorKind::TopicDeleted { .. } | ErrorKind::UnknownTopic { .. }),
+        "{error:?}"
+    );
     assert_eq!(world.committed().get(&0).copied().unwrap_or(0), 0);
 
     // A pool that reads its own dead letters does not feed itself.
@@ -643,7 +648,9 @@ fn a_partition_goes_to_another_pool_when_what_is_in_hand_is_done_and_committed()
     for partition in [0, 1] {
         world.gate.answer((partition, 0), Answer::Fine);
     }
-    until("each has one", || second.progress().partitions.len() == 1 && first.progress().partitions.len() == 1);
+    until("each has one", || {
+        second.progress().partitions.len() == 1 && first.progress().partitions.len() == 1
+    });
     for offset in 1..4 {
         for partition in [0, 1] {
             world.gate.pass((partition, offset), Answer::Fine);

@@ -229,8 +229,9 @@ mod tests {
 
     #[test]
     fn retries_are_counted_behind_the_first_attempt() {
-        let tried =
-            |retries: u32| (1..20).take_while(|n| PoolConfig::default().retries(retries).tries_again(*n));
+        let tried = |retries: u32| {
+            (1..20).take_while(move |n| PoolConfig::default().retries(retries).tries_again(*n))
+        };
         assert_eq!(tried(0).count(), 0);
         assert_eq!(tried(3).count(), 3);
         assert!(PoolConfig::default().retries(u32::MAX).tries_again(u32::MAX));

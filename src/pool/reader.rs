@@ -34,7 +34,8 @@ impl Reader {
 
     /// Until the pool stops; then waits for what is in hand, commits it and leaves the group.
     pub(super) fn run(mut self) {
-        let _ends = StopAtEnd(&self.shared);
+        let shared = Arc::clone(&self.shared);
+        let _ends = StopAtEnd(&shared);
         if let Err(error) = self.read() {
             self.shared.fail(error);
         }
@@ -171,7 +172,10 @@ impl RebalanceListener for Listener {
         let committed = commit(&self.0, consumer, Some(partitions));
         self.lost(consumer, partitions)?;
         match committed {
-            Err(error) if goes_on(error.kind()) => Ok(self.0.note(&error)),
+            Err(error) if goes_on(error.kind()) => {
+                self.0.note(&error);
+                Ok(())
+            }
             other => other,
         }
     }

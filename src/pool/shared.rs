@@ -251,7 +251,9 @@ impl Shared {
     /// Sleeps until it is woken, or `left` has passed on the store's clock; or less.
     fn sleep(&self, on: &Condvar, state: &mut MutexGuard<'_, State>, left: Option<Duration>) {
         match left {
-            Some(left) => drop(on.wait_until(state, Instant::now() + left.min(LOOK))),
+            Some(left) => {
+                let _ = on.wait_until(state, Instant::now() + left.min(LOOK));
+            }
             None => on.wait(state),
         }
     }
