@@ -72,7 +72,7 @@ impl Default for PoolConfig {
     fn default() -> Self {
         PoolConfig {
             threads: 1,
-            order: OrderByBy::Partition,
+            order: OrderBy::Partition,
             on_error: OnError::Stop,
             retries: 3,
             retry_backoff_ms: 100,
