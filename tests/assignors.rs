@@ -157,7 +157,7 @@ fn kafkas_assignors_give_the_same_or_as_good() {
     let Some(jars) = jars() else { return };
     let mut random = Random(seed());
     let groups: Vec<GroupSpec> = (0..GROUPS).map(|_| random_group(&mut random)).collect();
-    let (mut fresh, mut moved, mut same) = (0, 0, 0);
+    let (mut fresh, mut moved, mut same, mut more) = (0, 0, 0, 0);
     for (number, (spec, theirs)) in groups.iter().zip(ask_kafka(&jars, &groups)).enumerate() {
         let ours = |strategy: AssignmentStrategy| {
             let mut shares = strategy.assign(spec);
@@ -171,7 +171,8 @@ fn kafkas_assignors_give_the_same_or_as_good() {
         let (sticky, their_sticky) = (ours(AssignmentStrategy::Sticky), &theirs["sticky"]);
         assert_eq!(sizes(&sticky), sizes(their_sticky), "{group}ours {sticky:?}\ntheirs {their_sticky:?}");
         let (we_keep, they_keep) = (kept(spec, &sticky), kept(spec, their_sticky));
-        assert_eq!(we_keep, they_keep, "{group}ours {sticky:?}\ntheirs {their_sticky:?}");
+        assert!(we_keep >= they_keep, "{group}ours {sticky:?}\ntheirs {their_sticky:?}");
+        more += usize::from(we_keep > they_keep);
         // Their cooperative answer leaves out what moves: as much as moves here.
         let theirs_now: usize = theirs["cooperative-sticky"].iter().map(Vec::len).sum();
         let moves = |shares: &Shares| {
@@ -182,7 +183,9 @@ fn kafkas_assignors_give_the_same_or_as_good() {
             shares.iter().enumerate().map(of).sum::<usize>()
         };
         let all: usize = sticky.iter().map(Vec::len).sum();
-        assert_eq!(all - moves(&sticky), theirs_now, "{group}ours {sticky:?}\ntheirs {theirs:?}");
+        let stays = all - moves(&sticky);
+        assert!(stays >= theirs_now, "{group}ours {sticky:?}\ntheirs {theirs:?}");
+        assert!(we_keep > they_keep || stays == theirs_now, "{group}ours {sticky:?}\ntheirs {theirs:?}");
         if spec.members.iter().all(|member| member.owned.is_empty()) {
             fresh += 1;
             assert_eq!(&sticky, their_sticky, "{group}");

@@ -21,6 +21,7 @@ pub(super) fn assign(group: &GroupSpec, places: &Places, owned: &Owned) -> Vec<V
         balance.even_out(&free);
     }
     balance.even_out(&all);
+    balance.undo_swaps();
     balance.shares()
 }
 
@@ -139,7 +140,7 @@ impl<'g> Balance<'g> {
     }
 
     /// Gives a partition to a member. Where one of the same topic went the other way before, that one goes back
-    /// instead: two members never swap partitions of a topic.
+    /// instead.
     fn give(&mut self, partition: &PartitionIndex, from: usize, to: usize) {
         let place = self.places.of(partition);
         let back = self.moves.to_take_back(partition.topic, place, from, to);
@@ -152,6 +153,22 @@ impl<'g> Balance<'g> {
         self.owner[place] = Some(to);
         self.sizes[from] -= 1;
         self.sizes[to] += 1;
+    }
+
+    /// Where two members gave each other partitions of one topic all the same, by way of others, each keeps its own.
+    fn undo_swaps(&mut self) {
+        let mut went: HashMap<(usize, usize, usize), Vec<usize>> = HashMap::new();
+        for partition in &self.order {
+            let (topic, place) = (partition.topic, self.places.of(partition));
+            let (Some(from), Some(to)) = (self.owned.by[place], self.owner[place]) else { continue };
+            if from == to {
+                continue;
+            }
+            match went.get_mut(&(topic, to, from)).and_then(Vec::pop) {
+                Some(other) => (self.owner[place], self.owner[other]) = (Some(from), Some(to)),
+                None => went.entry((topic, from, to)).or_default().push(place),
+            }
+        }
     }
 
     fn shares(&self) -> Vec<Vec<PartitionIndex>> {

@@ -214,6 +214,7 @@ proptest! {
             check_valid(&spec, &outcome.assignment);
             check_balanced(&spec, &outcome.assignment);
             if claims_are_unique(&spec) {
+                // Kafka's own assignor fails this where a partition moves by way of a third member.
                 check_no_swaps(&spec, &outcome.assignment);
             }
             world.settle();
