@@ -358,7 +358,7 @@ pub enum ErrorKind {
     Woken,
     /// A call from inside a delivery hook that would wait for the hook's own batch.
     #[error(
-        "{call} was called from a delivery hook, where it would wait for itself: hand the work to another thread"
+        "{call} was called from inside of what it would wait for (a delivery hook, a rebalance listener, a handler): hand the work to another thread"
     )]
     WouldWaitForItself {
         /// The call.

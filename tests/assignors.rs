@@ -193,9 +193,9 @@ fn kafkas_assignors_give_the_same_or_as_good() {
         moved += usize::from(moves(&sticky) > 0);
         same += usize::from(&sticky == their_sticky);
     }
-    println!(
-        "{GROUPS} groups: {fresh} fresh, {moved} in which something moves, {same} with the very same answer"
-    );
+    println!("{GROUPS} groups: {fresh} fresh, {moved} in which something moves; the same answer in {same}");
+    // Two members that swap partitions of a topic, which is undone here.
+    assert!(more <= GROUPS / 100, "in {more} groups more stays than with Kafka");
     assert!(
         fresh > GROUPS / 20 && moved > GROUPS / 10,
         "too few of a kind: {fresh} fresh, {moved} that move"

@@ -117,6 +117,19 @@ impl Consumer {
         self.commit_all(&offsets, false)
     }
 
+    /// An error unless somebody else may commit for it, and only they.
+    pub(crate) fn check_commits_by_hand(&self) -> Result<()> {
+        if self.member.is_none() {
+            return Err(ErrorKind::NoGroup.into());
+        }
+        if self.config.enable_auto_commit {
+            let why = "a worker pool commits what is done; positions are ahead of that";
+            let value = "true".to_owned();
+            return Err(ErrorKind::InvalidConfig { name: "enable.auto.commit", value, why }.into());
+        }
+        Ok(())
+    }
+
     pub(super) fn commit_all(&self, offsets: &[(&str, i32, OffsetAndMetadata)], sync: bool) -> Result<()> {
         let member = self.member.as_ref().ok_or(ErrorKind::NoGroup)?;
         let by = match &member.seat {

@@ -57,7 +57,7 @@ impl HandlerError {
 
     /// The errors behind it, the nearest first.
     pub(super) fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
-        std::iter::successors(self.error.source(), |error| error.source())
+        std::iter::successors(self.error.source(), |&error| error.source())
     }
 }
 

@@ -118,9 +118,15 @@ impl Reader {
     }
 }
 
-/// The partition is somebody else's by now, or will be: the next poll tells.
+/// The partition is somebody else's by now, or is gone: the next poll tells.
 fn goes_on(kind: &ErrorKind) -> bool {
-    matches!(kind, ErrorKind::RemovedFromGroup { .. } | ErrorKind::NotOwner { .. })
+    matches!(
+        kind,
+        ErrorKind::RemovedFromGroup { .. }
+            | ErrorKind::NotOwner { .. }
+            | ErrorKind::UnknownTopic { .. }
+            | ErrorKind::TopicDeleted { .. }
+    )
 }
 
 /// Commits what is done, of these partitions only if any are given.

@@ -37,6 +37,7 @@ use crate::metrics::span;
 use crate::producer::{Producer, Shared as ProducerShared};
 use crate::storage::{LockGuard, replace};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
+use crate::time::Clock;
 use crate::topic::Topics;
 use crate::topic::catalog::Catalog;
 
@@ -335,6 +336,11 @@ impl Store {
 
     fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
+    }
+
+    /// Where it takes its time from.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.shared().context.clock)
     }
 
     fn keep(&self) -> Arc<dyn Any + Send + Sync> {
