@@ -328,6 +328,105 @@ pub enum ErrorKind {
         /// The partition.
         partition: i32,
     },
+    /// The consumer was made without a group.
+    #[error("the consumer belongs to no group: make it with Store::group, or set group.id")]
+    NoGroup,
+    /// The consumer did not poll in time and is a member of its group no more; others may read its partitions.
+    #[error(
+        "{member} was removed from group {group:?}: it did not poll for max.poll.interval.ms; poll again to join anew, from what was committed"
+    )]
+    RemovedFromGroup {
+        /// The group.
+        group: String,
+        /// The member's id.
+        member: String,
+    },
+    /// Another consumer took the place of a static member.
+    #[error("another consumer of group {group:?} has group.instance.id {instance_id:?} now: close this one")]
+    FencedInstance {
+        /// The group.
+        group: String,
+        /// The id of both.
+        instance_id: String,
+    },
+    /// A commit of a partition that the group did not give to this consumer, or gave to another since.
+    #[error(
+        "group {group:?}: {topic}-{partition} is not this consumer's (any more): whoever has it reads on from the last commit"
+    )]
+    NotOwner {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+    /// A consumer knows none of the assignors that the other members know.
+    #[error(
+        "group {group:?}: not all members know one of {strategies}: give all the same partition.assignment.strategy"
+    )]
+    InconsistentStrategies {
+        /// The group.
+        group: String,
+        /// What the consumer knows.
+        strategies: String,
+    },
+    /// The group has members, who would not notice the change.
+    #[error("group {group:?} has members ({}): close their consumers first", members.join(", "))]
+    GroupNotEmpty {
+        /// The group.
+        group: String,
+        /// The ids of the members.
+        members: Vec<String>,
+    },
+    /// Nothing is known of the group.
+    #[error("group {group:?} does not exist: Store::group_names lists those that do")]
+    UnknownGroup {
+        /// The group.
+        group: String,
+    },
+    /// The text beside an offset is too long.
+    #[error(
+        "group {group:?}, {topic}-{partition}: {bytes} bytes of metadata, and offset.metadata.max.bytes is 4096: make it shorter"
+    )]
+    OffsetMetadataTooLarge {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Its length.
+        bytes: usize,
+    },
+    /// What a group committed of a partition can not be told: the record of it is, or may be, damaged.
+    #[error("group {group:?}, {topic}-{partition}: the committed offset can not be told, {} is damaged at byte {position} ({why}); seek and commit, or reset the group, to go on", file.display())]
+    OffsetsDamaged {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The file.
+        file: PathBuf,
+        /// Where in the file.
+        position: u64,
+        /// What is known of it.
+        why: String,
+    },
+    /// An assignor's answer can not be followed.
+    #[error(
+        "group {group:?}: the assignor {assignor:?} {why}; everyone keeps what they have until it is mended"
+    )]
+    InvalidAssignment {
+        /// The group.
+        group: String,
+        /// The assignor's name.
+        assignor: String,
+        /// What is wrong with the answer.
+        why: String,
+    },
     /// The handle, or its store, was closed.
     #[error("closed: the store, or this handle of it, was closed; open it again")]
     Closed,
@@ -336,11 +435,29 @@ pub enum ErrorKind {
     Woken,
     /// A call from inside a delivery hook that would wait for the hook's own batch.
     #[error(
-        "{call} was called from a delivery hook, where it would wait for itself: hand the work to another thread"
+        "{call} was called from inside of what it would wait for (a delivery hook, a rebalance listener, a handler): hand the work to another thread"
     )]
     WouldWaitForItself {
         /// The call.
         call: &'static str,
+    },
+    /// The handler of a worker pool could not do a record, and the pool stops then.
+    #[error(
+        "group {group:?}: the handler failed {attempts} times at {topic}-{partition}, offset {offset}: {why}; mend the cause and run the pool again, or have OnError skip or dead-letter such records"
+    )]
+    HandlerFailed {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The record, which is not committed.
+        offset: i64,
+        /// How often it was tried.
+        attempts: u32,
+        /// What the handler said last.
+        why: String,
     },
     /// The operating system refused.
     #[error("{op} {}: {kind}{}", path.display(), code.map(|c| format!(" (os error {c})")).unwrap_or_default())]
@@ -400,6 +517,7 @@ impl Error {
                 | ErrorKind::Woken
                 | ErrorKind::OffsetMismatch { .. }
                 | ErrorKind::Locked { .. }
+                | ErrorKind::RemovedFromGroup { .. }
         )
     }
 
@@ -407,7 +525,10 @@ impl Error {
     pub fn is_corrupt(&self) -> bool {
         matches!(
             self.kind(),
-            ErrorKind::Corrupt { .. } | ErrorKind::BadFile { .. } | ErrorKind::Damaged { .. }
+            ErrorKind::Corrupt { .. }
+                | ErrorKind::BadFile { .. }
+                | ErrorKind::Damaged { .. }
+                | ErrorKind::OffsetsDamaged { .. }
         )
     }
 

@@ -64,9 +64,11 @@ mod error;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod group;
 mod limits;
 mod log;
 mod metrics;
+mod pool;
 mod producer;
 mod record;
 mod segment;
@@ -78,15 +80,24 @@ mod topic;
 mod types;
 
 pub use config::{
-    AutoOffsetReset, Cleanup, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig,
+    AssignmentStrategy, AutoOffsetReset, Cleanup, ConsumerConfig, IsolationLevel, Partitioner,
+    ProducerConfig, TopicConfig,
 };
-pub use consumer::{Batches, Consumer, Waker};
+pub use consumer::{Batches, Consumer, RebalanceListener, Waker};
 pub use error::{Error, ErrorKind, HeldSpace, Result};
+pub use group::{
+    Assignor, Group, GroupDescription, GroupLag, GroupSpec, GroupState, MemberDescription, MemberSpec,
+    OffsetAndMetadata, OffsetMove, PartitionIndex, PartitionLag, ResetPlan, ResetTo, TopicSpec,
+};
 pub use log::{
     AgedBy, BatchRef, CompactionReport, Fate, Finding, GroupPositions, PartitionReport, RecordRef, Records,
     RecordsIter, RecoveryEvent, SharedRecord, VerifyReport,
 };
 pub use metrics::{SyncTimes, Traffic};
+pub use pool::{
+    Breaker, HandlerError, InHand, OnError, OrderBy, PartitionProgress, PoolConfig, PoolProgress, Stopper,
+    WorkerPool,
+};
 pub use producer::{Delivery, Producer, Receipt, Writer};
 pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
@@ -97,7 +108,7 @@ pub use store::{
 };
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
-pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType};
+pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType, TopicPartition};
 
 /// Chapters that belong to no single item.
 pub mod guide {
@@ -109,6 +120,8 @@ pub mod guide {
     pub mod metrics {}
     #[doc = include_str!("../docs/retention.md")]
     pub mod retention {}
+    #[doc = include_str!("../docs/worker-pool.md")]
+    pub mod worker_pool {}
 }
 
 #[cfg(doctest)]
@@ -125,7 +138,11 @@ const _: () = {
     shared::<Waker>();
     shared::<Error>();
     shared::<Records>();
+    shared::<WorkerPool>();
+    shared::<Stopper>();
     shared::<SharedRecord>();
+    shared::<Group>();
+    shared::<ResetPlan>();
     sent::<Consumer>();
     sent::<Delivery>();
 };

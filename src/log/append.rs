@@ -26,6 +26,18 @@ impl Log {
         batches: &mut [Sealed],
         expected_end: Option<Offset>,
     ) -> Result<usize> {
+        let count = self.append_quietly(batches, expected_end);
+        self.tell_append(count.is_ok());
+        count
+    }
+
+    /// As [`Log::append`], for a caller that holds a lock: nobody is told of it, so nothing of a user's runs. When the
+    /// lock is given back, [`Log::tell_append`] must follow.
+    pub(crate) fn append_quietly(
+        self: &Arc<Self>,
+        batches: &mut [Sealed],
+        expected_end: Option<Offset>,
+    ) -> Result<usize> {
         let config = self.config();
         let fitting = fitting(&config, batches)?;
         let batches = batches.get_mut(..fitting).unwrap_or_default();
@@ -48,13 +60,20 @@ impl Log {
         if written.as_ref().is_err_and(is_full) {
             self.context.upkeep.ask();
         }
+        written
+    }
+
+    /// Tells readers and those who sync that something was appended; those who wait, that the log failed.
+    pub(crate) fn tell_append(self: &Arc<Self>, appended: bool) {
         if self.failure().is_some() {
             self.tell_failure();
             self.run_completions();
         }
-        let count = written?;
+        if !appended {
+            return;
+        }
         self.context.unsynced.note_dirty(self);
-        match config.durability {
+        match self.config().durability {
             Durability::PageCache => {
                 self.bells.ring();
                 if self.flush.sealed_len() > 0 {
@@ -67,7 +86,6 @@ impl Log {
                 self.mark_dirty();
             }
         }
-        Ok(count)
     }
 
     /// A directory of others can end anywhere: no offset may pass the last one there is.

@@ -1,4 +1,5 @@
-//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints.
+//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints, members of groups whose time is
+//! up.
 //!
 //! One function does a slice of it, for hosts without threads. The threads do the same: `logstead-timer` finds out
 //! what is due and never touches a file; `logstead-flush` threads do it, each partition or producer by one at a time.
@@ -38,6 +39,7 @@ enum Job {
     Sync(Arc<Log>),
     Checkpoint,
     ExpireProducers,
+    Groups,
     #[cfg(feature = "metrics")]
     Export,
 }
@@ -50,8 +52,9 @@ impl Job {
             Job::Sync(log) => Arc::as_ptr(log).addr(),
             Job::Checkpoint => 0,
             Job::ExpireProducers => 2,
+            Job::Groups => 1,
             #[cfg(feature = "metrics")]
-            Job::Export => 1,
+            Job::Export => 3,
         }
     }
 }
@@ -76,6 +79,10 @@ impl Shared {
         {
             let due = checkpoints.written_at + CHECKPOINT_INTERVAL;
             if due <= now { jobs.push(Job::Checkpoint) } else { sooner(due - now) }
+        }
+        match self.groups.due(now) {
+            (true, _) => jobs.push(Job::Groups),
+            (false, left) => left.into_iter().for_each(&mut sooner),
         }
         jobs.extend(logs.into_iter().map(Job::Sync));
         // Nobody wakes for it: what is forgotten late does no harm.
@@ -105,6 +112,7 @@ impl Shared {
                 self.expire_producers();
                 Ok(())
             }
+            Job::Groups => self.groups.tick(),
             #[cfg(feature = "metrics")]
             Job::Export => {
                 self.export();

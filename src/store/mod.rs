@@ -12,6 +12,7 @@ mod explain;
 #[cfg(feature = "metrics")]
 mod export;
 mod follow;
+mod groups;
 mod maintenance;
 mod marker;
 mod meta;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{ConsumerConfig, ProducerConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::Groups;
 use crate::log::checkpoint::{
     CLEANER_OFFSETS, HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets,
 };
@@ -41,6 +43,7 @@ use crate::metrics::span;
 use crate::producer::{Producer, Shared as ProducerShared};
 use crate::storage::{LockGuard, replace};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
+use crate::time::Clock;
 use crate::topic::Topics;
 use crate::topic::catalog::Catalog;
 
@@ -67,6 +70,20 @@ pub struct RecoveryReport {
     pub unreadable_files: Vec<PathBuf>,
 }
 
+impl RecoveryReport {
+    fn add(&mut self, reports: impl IntoIterator<Item = PartitionReport>) {
+        for report in reports {
+            let known = |other: &&mut PartitionReport| {
+                (&other.topic, other.partition) == (&report.topic, report.partition)
+            };
+            match self.partitions.iter_mut().find(known) {
+                Some(known) => known.events.extend(report.events),
+                None => self.partitions.push(report),
+            }
+        }
+    }
+}
+
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.clean { "after a clean stop" } else { "after a stop that was not clean" })?;
@@ -86,6 +103,7 @@ impl fmt::Display for RecoveryReport {
 struct Shared {
     context: Arc<Context>,
     topics: Arc<Topics>,
+    groups: Arc<Groups>,
     catalog: Mutex<Catalog>,
     producers: Mutex<Vec<Weak<ProducerShared>>>,
     checkpoints: Mutex<Checkpoints>,
@@ -207,11 +225,17 @@ impl Store {
         context.upkeep.begin(context.clock.as_ref());
         span!("open", dir = %context.root.display(), read_only);
         let opened_at = context.clock.monotonic();
-        let opened = open::open(&context)?;
+        let mut opened = open::open(&context)?;
+        let topics = Arc::new(opened.topics);
+        let groups = Arc::new(Groups::new(&context, &topics, options.offsets_retention_ms()));
+        if !opened.report.clean {
+            opened.report.add(groups.move_back(None));
+        }
         let checkpoints = Checkpoints { files: opened.checkpoints, written_at: context.clock.monotonic() };
         let shared = Arc::new(Shared {
             context,
-            topics: Arc::new(opened.topics),
+            topics,
+            groups,
             catalog: Mutex::new(opened.catalog),
             producers: Mutex::default(),
             checkpoints: Mutex::new(checkpoints),
@@ -224,6 +248,7 @@ impl Store {
             exported: Mutex::default(),
             closed: AtomicBool::new(false),
         });
+        groups::begin(&shared);
         if read_only {
             follow::begin(&shared);
         } else {
@@ -280,7 +305,7 @@ impl Store {
     pub fn consumer_with(&self, config: ConsumerConfig) -> Result<Consumer> {
         config.validate()?;
         self.shared().check_open()?;
-        Ok(Consumer::new(config, &self.shared().topics, self.keep()))
+        Consumer::new(config, &self.shared().topics, &self.shared().groups, None, self.keep())
     }
 
     /// Takes a partition back into service after a failed sync ([`ErrorKind::Poisoned`]) or after its files were
@@ -293,13 +318,16 @@ impl Store {
     pub fn recover(&self, topic: &str, partition: i32) -> Result<Option<PartitionReport>> {
         span!("recover", topic, partition);
         self.shared().check_writable()?;
-        let (topic, quota) = (self.shared().topics.get(topic)?, &self.shared().context.upkeep.quota);
-        let bytes = || topic.opened_log(partition).map_or(0, |log| log.size_bytes());
+        let (handle, quota) = (self.shared().topics.get(topic)?, &self.shared().context.upkeep.quota);
+        let bytes = || handle.opened_log(partition).map_or(0, |log| log.size_bytes());
         let before = bytes();
-        let recovered = topic.recover(partition);
+        let recovered = handle.recover(partition);
         quota.gave_back(before);
         quota.took(bytes());
-        recovered
+        // Groups may have read more than is there now.
+        let mut report = RecoveryReport::default();
+        report.add(recovered?.into_iter().chain(self.shared().groups.move_back(Some((topic, partition)))));
+        Ok(report.partitions.pop())
     }
 
     /// The figures of now, per topic and partition: what there is, what went on since the store was opened, how long
@@ -333,6 +361,11 @@ impl Store {
 
     fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
+    }
+
+    /// Where it takes its time from.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.shared().context.clock)
     }
 
     fn keep(&self) -> Arc<dyn Any + Send + Sync> {

@@ -37,6 +37,7 @@ pub struct StoreOptions {
     pub(super) retention_check_interval: Duration,
     pub(super) max_store_bytes: Option<u64>,
     pub(super) group_positions: Option<Arc<dyn GroupPositions>>,
+    offsets_retention_minutes: Option<u64>,
     clock: Arc<dyn Clock>,
     disk: Option<SimDisk>,
 }
@@ -53,6 +54,7 @@ impl Default for StoreOptions {
             retention_check_interval: Duration::from_secs(300),
             max_store_bytes: None,
             group_positions: None,
+            offsets_retention_minutes: Some(10_080),
             clock: Arc::new(SystemClock),
             disk: None,
         }
@@ -128,8 +130,7 @@ impl StoreOptions {
     }
 
     /// Who knows how far groups have read, for topics that keep records for them
-    /// ([`TopicConfig::hold_for`](crate::TopicConfig::hold_for)). Without it such records are kept as long as the bounds
-    /// of the topic allow.
+    /// ([`TopicConfig::hold_for`](crate::TopicConfig::hold_for)). Without it the store's own groups are asked.
     #[must_use]
     pub fn group_positions(mut self, positions: impl GroupPositions + 'static) -> Self {
         self.group_positions = Some(Arc::new(positions));
@@ -142,6 +143,14 @@ impl StoreOptions {
     #[must_use]
     pub fn read_only(mut self, shows: ReadOnly) -> Self {
         self.shows = shows;
+        self
+    }
+
+    /// `offsets.retention.minutes`: how long the committed offsets of a group are kept that has no members, or of a topic
+    /// that no member wants any more. Default 10,080 (a week); `None`: for ever.
+    #[must_use]
+    pub fn offsets_retention_minutes(mut self, minutes: impl Into<Option<u64>>) -> Self {
+        self.offsets_retention_minutes = minutes.into();
         self
     }
 
@@ -221,6 +230,11 @@ impl StoreOptions {
             Some(disk) => Arc::new(disk.clone()),
             None => Arc::new(Disk::new(self.open_files())),
         }
+    }
+
+    pub(super) fn offsets_retention_ms(&self) -> Option<i64> {
+        let ms = |minutes: u64| i64::try_from(minutes.saturating_mul(60_000)).unwrap_or(i64::MAX);
+        self.offsets_retention_minutes.map(ms)
     }
 
     pub(super) fn open_files(&self) -> usize {

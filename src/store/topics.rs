@@ -7,7 +7,7 @@
 //!   says that they go.
 //! - The window in which recovery takes bad bytes for the residue of a crash, which follows from the file, is never
 //!   smaller than what the logs leave unsynced.
-//! - A new topic finds no checkpoint of an older one of its name.
+//! - A new topic finds no checkpoint of an older one of its name, and no group's offsets.
 
 use super::{Shared, Store, open};
 use crate::config::TopicConfig;
@@ -30,6 +30,7 @@ impl Store {
         let name = TopicName::new(name)?;
         config.validate()?;
         let inner = self.shared().create_topic(name, config)?;
+        self.shared().topics.tell_change();
         Ok(Topic::new(inner, self.keep()))
     }
 
@@ -56,7 +57,9 @@ impl Store {
     /// [`ErrorKind::Full`]; [`ErrorKind::Poisoned`]: a partition could not be synced. Nothing is changed then.
     pub fn alter_topic(&self, name: &str, config: TopicConfig) -> Result<()> {
         config.validate()?;
-        self.shared().alter_topic(name, config)
+        self.shared().alter_topic(name, config)?;
+        self.shared().topics.tell_change();
+        Ok(())
     }
 
     /// Deletes a topic and its records.
@@ -81,7 +84,9 @@ impl Store {
     /// After any other error the topic is gone, and the next open removes what is left of its files.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         span!("delete_topic", topic = name);
-        self.shared().delete_topic(name)
+        let deleted = self.shared().delete_topic(name);
+        self.shared().topics.tell_change();
+        deleted
     }
 
     /// A topic by name. A read-only store looks for what the writer made, added and deleted.
@@ -108,7 +113,7 @@ impl Shared {
         Ok(catalog)
     }
 
-    fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
+    pub(super) fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
         let mut catalog = self.change_catalog()?;
         if self.topics.contains(name.as_str()) {
             return Err(ErrorKind::TopicExists { topic: name.to_string() }.into());
@@ -116,6 +121,7 @@ impl Shared {
         if catalog.topics.get(&name).is_some_and(|entry| entry.state == TopicState::Deleting) {
             self.finish_deletion(&mut catalog, &name)?;
         }
+        self.groups.forget_topic(name.as_str())?;
         let storage = self.context.storage.as_ref();
         let entry = CatalogEntry { id: TopicId::random()?, state: TopicState::Creating, config };
         let partitions = 0..entry.config.partitions;
@@ -206,6 +212,8 @@ impl Shared {
         // What users wait for is done: the space is given back without the lock.
         drop(catalog);
         left.into_iter().for_each(|dir| open::remove_partition_dir(&self.context, &dir));
+        // If it fails it is done before a topic of that name is made.
+        let _ = self.groups.forget_topic(name);
         Ok(())
     }
 

@@ -145,6 +145,11 @@ impl TopicInner {
         self.id.or_else(file)
     }
 
+    /// Whether it was made here, and not by a broker.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// Whether another process, in whose files both were found, means the same topic by them.
     pub(crate) fn is_same(&self, found: &TopicInner) -> bool {
         self.id == found.id && !self.opened_logs().iter().any(|(_, log)| log.is_gone())
