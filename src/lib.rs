@@ -48,7 +48,7 @@
 //! checked, unpacked once → [`Records`], which own what they lie in → [`RecordRef`]s that borrow from them.
 //!
 //! Which promise holds when, and who is told of a failure: [`guide::acks`]. When records are deleted:
-//! [`guide::retention`].
+//! [`guide::retention`]. Consumers that share topics, and remember how far they are: [`Group`], and [`guide::groups`].
 //!
 //! # Features
 //!
@@ -116,6 +116,8 @@ pub mod guide {
     pub mod acks {}
     #[doc = include_str!("../docs/exactly-once.md")]
     pub mod exactly_once {}
+    #[doc = include_str!("../docs/groups.md")]
+    pub mod groups {}
     #[doc = include_str!("../docs/metrics.md")]
     pub mod metrics {}
     #[doc = include_str!("../docs/retention.md")]

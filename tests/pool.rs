@@ -52,11 +52,9 @@ impl Gate {
         let place = (record.partition(), record.offset());
         let (inside, moved) = &*self.0;
         let mut inside = inside.lock().unwrap();
-        for (partition, offset) in &inside.waiting {
-            if *partition == place.0 && order == OrderBy::Partition {
-                inside.wrong.push(format!("{place:?} with {offset} in hand"));
-                break;
-            }
+        let beside = inside.waiting.iter().find(|(partition, _)| *partition == place.0).copied();
+        if let Some(beside) = beside.filter(|_| order == OrderBy::Partition) {
+            inside.wrong.push(format!("{place:?} with {beside:?} in hand"));
         }
         if inside.done.contains(&place) || inside.waiting.contains(&place) {
             inside.wrong.push(format!("{place:?} twice"));

@@ -99,9 +99,7 @@ impl Consumer {
         &mut self,
         offsets: impl IntoIterator<Item = (&'t str, i32, O)>,
     ) -> Result<()> {
-        let offsets: Vec<_> =
-            offsets.into_iter().map(|(topic, p, offset)| (topic, p, offset.into())).collect();
-        self.commit_all(&offsets, true)
+        self.commit_these(offsets, true)
     }
 
     /// As [`Consumer::commit_offsets`], without waiting for the disk: see [`Consumer::commit_async`].
@@ -112,9 +110,23 @@ impl Consumer {
         &mut self,
         offsets: impl IntoIterator<Item = (&'t str, i32, O)>,
     ) -> Result<()> {
+        self.commit_these(offsets, false)
+    }
+
+    fn commit_these<'t, O: Into<OffsetAndMetadata>>(
+        &mut self,
+        offsets: impl IntoIterator<Item = (&'t str, i32, O)>,
+        sync: bool,
+    ) -> Result<()> {
         let offsets: Vec<_> =
             offsets.into_iter().map(|(topic, p, offset)| (topic, p, offset.into())).collect();
-        self.commit_all(&offsets, false)
+        for (topic, partition, _) in &offsets {
+            // A commit of the position is no repetition now.
+            if let Ok(assigned) = self.find(topic, *partition) {
+                assigned.committed = None;
+            }
+        }
+        self.commit_all(&offsets, sync)
     }
 
     /// An error unless somebody else may commit for it, and only they.

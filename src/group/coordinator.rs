@@ -173,7 +173,13 @@ impl Coordinator {
 
     /// Takes a member in; the next call of [`Coordinator::beat`] says what it is to do. A static member whose instance
     /// is known takes that one's place, which is fenced from now on. `None`: no assignor is known to all.
-    pub(crate) fn join(&mut self, joining: Joining, look: Look<'_>, wakes: &mut Wakes) -> Option<MemberNo> {
+    pub(crate) fn join(
+        &mut self,
+        joining: Joining,
+        now: Duration,
+        look: Look<'_>,
+        wakes: &mut Wakes,
+    ) -> Option<MemberNo> {
         let before = joining.instance_id.as_ref().and_then(|instance| self.instances.get(instance)).copied();
         let others = self.members.iter().filter(|(no, _)| Some(**no) != before).map(|(_, member)| member);
         if !super::target::agree(others.map(|m| &*m.joining.assignors), &joining.assignors) {
@@ -203,6 +209,8 @@ impl Coordinator {
         };
         self.members.insert(no, member);
         self.unwritten = true;
+        // What the last consumer had still to give back.
+        self.free_unwanted(no, now, wakes);
         self.look_at_topics(look);
         Some(no)
     }

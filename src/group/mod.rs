@@ -189,8 +189,8 @@ impl Groups {
         self.check_writable()?;
         let instance = joining.instance_id.clone();
         let names: Vec<String> = joining.assignors.iter().map(|a| a.name().to_owned()).collect();
-        let no = self.with_state(cell, |state, _, wakes| {
-            let no = state.join(joining, &|name| self.look(name), wakes)?;
+        let no = self.with_state(cell, |state, now, wakes| {
+            let no = state.join(joining, now, &|name| self.look(name), wakes)?;
             state.member(no).map(|(id, _)| (no, Arc::clone(id)))
         });
         let Some((no, member_id)) = no else {

@@ -51,7 +51,7 @@ impl Bench {
         let signal = Arc::clone(&joining.signal);
         let mut wakes = Wakes::default();
         let topics = self.topics.clone();
-        let no = self.group.join(joining, &|name| topics.get(name).copied(), &mut wakes)?;
+        let no = self.group.join(joining, self.now, &|name| topics.get(name).copied(), &mut wakes)?;
         self.signals.insert(no, signal);
         Some(no)
     }

@@ -109,8 +109,8 @@ impl PoolConfig {
         self
     }
 
-    /// How often a record is tried again after its first failure, before it is given up. Default 3; `u32::MAX`: as often
-    /// as it takes.
+    /// How often a record is tried again after its first failure, before it is given up. Default 3; `u32::MAX`: as
+    /// often as it takes.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;

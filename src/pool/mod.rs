@@ -3,8 +3,8 @@
 //! A room on the public API: all that it does, a program could do with a [`Consumer`](crate::Consumer) of its group and
 //! threads of its own. From inside the crate it takes only the store's clock, and a cheaper way to share records.
 //!
-//! The walk of a record: `reader` polls → `schedule` gives it a row → `worker` takes it and calls the handler → done, to
-//! be retried, or given up (`dead_letter`) → `reader` commits the lowest offset that is not done.
+//! The walk of a record: `reader` polls → `schedule` gives it a row → `worker` takes it and calls the handler → done,
+//! to be retried, or given up (`dead_letter`) → `reader` commits the lowest offset that is not done.
 
 mod breaker;
 mod config;
@@ -87,8 +87,9 @@ impl Group {
     /// The pool owns the consumer, and its rebalance listener.
     ///
     /// # Errors
-    /// As [`Group::run`]; [`ErrorKind::InvalidConfig`] also for a consumer that commits by itself, and for settings that
-    /// contradict each other; [`ErrorKind::UnknownTopic`]: the dead-letter topic does not exist.
+    /// As [`Group::run`]; [`ErrorKind::InvalidConfig`] also for a consumer that commits by itself, and for settings
+    /// that contradict each other; [`ErrorKind::NoGroup`]: a consumer of no group; [`ErrorKind::UnknownTopic`]: the
+    /// dead-letter topic does not exist.
     pub fn run_with<H>(&self, consumer: Consumer, config: PoolConfig, handler: H) -> Result<WorkerPool>
     where
         H: Fn(RecordRef<'_>) -> Result<(), HandlerError> + Send + Sync + 'static,
@@ -108,9 +109,9 @@ impl Group {
 /// above is handled again, so a handler must bear to see a record twice.
 ///
 /// **Errors.** A handler's error, or panic, has the record retried with growing pauses, then [`OnError`] decides: stop,
-/// skip, or a dead-letter topic. [`HandlerError::permanent`] spares the retries. When everything fails, a circuit breaker
-/// leaves the handler alone for a while instead of burning the retries of one record after the other; then it tries
-/// one.
+/// skip, or a dead-letter topic. [`HandlerError::permanent`] spares the retries. When everything fails, a circuit
+/// breaker leaves the handler alone for a while instead of burning the retries of one record after the other; then it
+/// tries one.
 ///
 /// **Liveness.** A thread of its own polls whatever the handlers do, so a slow handler does not cost the pool its
 /// partitions; one that hangs is seen in [`PoolProgress::in_hand`]. A partition that goes to another member first waits
@@ -136,7 +137,9 @@ impl Group {
 ///
 /// ```
 /// use std::time::Duration;
-/// use logstead::{AutoOffsetReset, ConsumerConfig, HandlerError, OnError, OrderBy, PoolConfig, Record, Store, TopicConfig};
+/// use logstead::{
+///     AutoOffsetReset, ConsumerConfig, HandlerError, OnError, OrderBy, PoolConfig, Record, Store, TopicConfig,
+/// };
 ///
 /// let store = Store::in_memory()?;
 /// store.create_topic("numbers", TopicConfig::default().partitions(2))?;
@@ -148,7 +151,8 @@ impl Group {
 /// let from_the_start = ConsumerConfig::default().auto_offset_reset(AutoOffsetReset::Earliest);
 /// let mut consumer = group.consumer_with(from_the_start)?;
 /// consumer.subscribe(["numbers"])?;
-/// let config = PoolConfig::default().threads(4).order_by(OrderBy::Key).on_error(OnError::dead_letter("numbers.dead"));
+/// let dead = OnError::dead_letter("numbers.dead");
+/// let config = PoolConfig::default().threads(4).order_by(OrderBy::Key).on_error(dead);
 /// let pool = group.run_with(consumer, config, |record| {
 ///     let number = std::str::from_utf8(record.value().unwrap_or_default())?;
 ///     let _: u32 = number.parse().map_err(HandlerError::permanent)?;

@@ -1,7 +1,8 @@
 //! What the threads of a pool share: the schedule behind one lock, and how they wait for each other.
 //!
 //! Invariants:
-//! - Neither the handler nor anything else of the user's runs under the lock, and nothing is sent or committed under it.
+//! - Neither the handler nor anything else of the user's runs under the lock, and nothing is sent or committed under
+//!   it.
 //! - Once the pool stops, no thread takes a record; the reader commits when none is in hand.
 
 use std::sync::Arc;

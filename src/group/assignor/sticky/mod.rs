@@ -23,7 +23,6 @@ pub(super) struct Outcome {
     pub(super) assignment: Vec<Vec<PartitionIndex>>,
     /// Partitions that go from one member to another, or that two claimed; ascending. Kafka's cooperative assignor
     /// leaves them out of its answer; here the coordinator withholds what is still owned, whatever the strategy.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the tests"))]
     pub(super) transferring: Vec<PartitionIndex>,
 }
 
