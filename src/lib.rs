@@ -90,7 +90,7 @@ pub use record::{ControlType, Header, HeaderIter, Headers, header};
 pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
 pub use store::{
     Checkpoint, Figures, Maintained, Maintenance, PartitionStats, RecoveryReport, Stats, Store, StoreOptions,
-    TopicStats,
+    TopicStats, Transfer,
 };
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
@@ -100,6 +100,8 @@ pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType};
 pub mod guide {
     #[doc = include_str!("../docs/acks.md")]
     pub mod acks {}
+    #[doc = include_str!("../docs/kafka.md")]
+    pub mod kafka {}
     #[doc = include_str!("../docs/metrics.md")]
     pub mod metrics {}
 }

@@ -6,9 +6,11 @@
 //! - A checkpoint never says more than what is synced.
 
 mod backup;
+mod broker;
 #[cfg(feature = "metrics")]
 mod export;
 mod follow;
+mod hand;
 mod maintenance;
 mod marker;
 mod meta;
@@ -18,6 +20,7 @@ mod place;
 #[cfg(all(test, logstead_shuttle))]
 mod schedules;
 mod stats;
+mod take;
 mod topics;
 mod verify;
 
@@ -39,6 +42,7 @@ use crate::topic::Topics;
 use crate::topic::catalog::Catalog;
 
 pub use backup::Checkpoint;
+pub use broker::Transfer;
 pub use maintenance::Maintained;
 use maintenance::Threads;
 pub use options::{Maintenance, StoreOptions};
