@@ -90,7 +90,7 @@ pub fn plan(store: &Path, topic: &str) -> Result<String> {
 }
 
 /// Settings of the topic that a broker has too and that are not its defaults.
-fn kafka_settings(config: &TopicConfig) -> Vec<(&'static str, String)> {
+pub fn kafka_settings(config: &TopicConfig) -> Vec<(&'static str, String)> {
     let defaults = TopicConfig::default().properties();
     let ours_alone =
         |name: &str| ["num.partitions", "flush.ms"].contains(&name) || name.starts_with("logstead.");

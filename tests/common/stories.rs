@@ -53,7 +53,8 @@ pub(crate) enum Kind {
     Crashed,
 }
 
-const KINDS: [Kind; 20] = [
+/// All of them, in the order in which seeds go through them.
+pub(crate) const KINDS: [Kind; 20] = [
     Kind::Plain,
     Kind::Codecs,
     Kind::HeadersAndNulls,
@@ -98,6 +99,7 @@ pub(crate) struct Story {
     root: &'static str,
     clock: ManualClock,
     random: Random,
+    word: String,
     topics: BTreeMap<String, TopicConfig>,
     /// Records by their places, and whether a crash must leave them.
     sent: BTreeMap<(String, i64), (String, bool)>,
@@ -105,6 +107,11 @@ pub(crate) struct Story {
 
 /// Tells the story of a seed.
 pub(crate) fn tell(seed: u64) -> Story {
+    tell_as(seed, "")
+}
+
+/// Tells it with topics whose names begin with a word.
+pub(crate) fn tell_as(seed: u64, word: &str) -> Story {
     let kind = KINDS[(seed % KINDS.len() as u64) as usize];
     let mut story = Story {
         seed,
@@ -114,6 +121,7 @@ pub(crate) fn tell(seed: u64) -> Story {
         root: ROOT,
         clock: ManualClock::new(T0),
         random: Random(seed),
+        word: word.to_owned(),
         topics: BTreeMap::new(),
         sent: BTreeMap::new(),
     };
@@ -124,6 +132,10 @@ pub(crate) fn tell(seed: u64) -> Story {
 impl Story {
     pub(crate) fn name(&self) -> String {
         format!("{}-{:?}", self.seed, self.kind)
+    }
+
+    pub(crate) fn topic_names(&self) -> Vec<String> {
+        self.topics.keys().cloned().collect()
     }
 
     /// Which command tells it again.
@@ -214,9 +226,9 @@ impl Story {
         let names = ["orders", "t", "a.b_c-d", "metrics.raw-2"];
         for i in 0..count {
             let name = names[((self.seed + i) % names.len() as u64) as usize];
-            let config = self.config();
-            store.create_topic(name, config.clone()).unwrap();
-            self.topics.insert(name.to_owned(), config);
+            let (name, config) = (format!("{}{name}", self.word), self.config());
+            store.create_topic(&name, config.clone()).unwrap();
+            self.topics.insert(name, config);
         }
     }
 
