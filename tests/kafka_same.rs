@@ -33,7 +33,7 @@ fn the_same_input_gives_the_same_bytes() {
 }
 
 fn compare_bytes(oracle: &Oracle, seed: u64) {
-    let (disk, clock) = (SimDisk::new(seed), ManualClock::new(T0));
+    let (disk, clock) = (SimDisk::new(seed), ManualClock::new(T0 as u64));
     let mut spec = vec![json!({"op": "store", "now": T0})];
     write_both(&mut Random(seed), &disk, &clock, &mut spec);
     let home = workplace();

@@ -12,7 +12,9 @@ use super::open::{CLEAN_SHUTDOWN, remove_partition_dir};
 use super::place::METADATA;
 use super::{Shared, Store};
 use crate::config::TopicConfig;
-use crate::error::{ErrorKind, Result};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::log::checkpoint::{LEADER_EPOCHS, LOG_STARTS, Offsets, epochs_text, read_offsets, write_offsets};
 use crate::log::{OpenHints, callback};
 use crate::segment::name::{self, SegmentFile};

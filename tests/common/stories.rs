@@ -119,7 +119,7 @@ pub(crate) fn tell_as(seed: u64, word: &str) -> Story {
         state: State::ClosedAtOnce,
         disk: SimDisk::new(seed),
         root: ROOT,
-        clock: ManualClock::new(T0),
+        clock: ManualClock::new(T0 as u64),
         random: Random(seed),
         word: word.to_owned(),
         topics: BTreeMap::new(),
