@@ -300,6 +300,16 @@ pub enum ErrorKind {
         /// What was found.
         why: String,
     },
+    /// A topic can not move between a store and a broker's directory without a loss, or not at all.
+    #[error("topic {topic:?} does not move between the store and {}: {why}", path.display())]
+    TransferRefused {
+        /// The topic.
+        topic: String,
+        /// The broker's directory.
+        path: PathBuf,
+        /// What stands in the way, and what to do about it.
+        why: String,
+    },
     /// The store was opened read-only, or the file system is.
     #[error("{} is read-only: open the store with Store::open, on a file system that can be written", path.display())]
     ReadOnly {

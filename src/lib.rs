@@ -105,6 +105,7 @@ pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
 pub use store::{
     Checkpoint, Figures, Maintained, Maintenance, PartitionRetention, PartitionStats, ProducerDescription,
     RecoveryReport, RetentionReport, RetentionRun, SegmentRetention, Stats, Store, StoreOptions, TopicStats,
+    Transfer,
 };
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
@@ -118,6 +119,8 @@ pub mod guide {
     pub mod exactly_once {}
     #[doc = include_str!("../docs/groups.md")]
     pub mod groups {}
+    #[doc = include_str!("../docs/kafka.md")]
+    pub mod kafka {}
     #[doc = include_str!("../docs/metrics.md")]
     pub mod metrics {}
     #[doc = include_str!("../docs/retention.md")]

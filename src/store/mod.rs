@@ -6,6 +6,7 @@
 //! - A checkpoint never says more than what is synced.
 
 mod backup;
+mod broker;
 mod clean;
 mod compaction;
 mod explain;
@@ -13,6 +14,7 @@ mod explain;
 mod export;
 mod follow;
 mod groups;
+mod hand;
 mod maintenance;
 mod marker;
 mod meta;
@@ -23,6 +25,7 @@ mod producers;
 #[cfg(all(test, logstead_shuttle))]
 mod schedules;
 mod stats;
+mod take;
 mod topics;
 mod verify;
 
@@ -48,6 +51,7 @@ use crate::topic::Topics;
 use crate::topic::catalog::Catalog;
 
 pub use backup::Checkpoint;
+pub use broker::Transfer;
 use clean::Cleaner;
 pub use clean::RetentionRun;
 use compaction::Compactor;

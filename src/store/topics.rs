@@ -107,20 +107,26 @@ impl Store {
 
 impl Shared {
     /// The catalog, for a change. `close` waits for whoever holds it.
-    fn change_catalog(&self) -> Result<MutexGuard<'_, Catalog>> {
+    pub(super) fn change_catalog(&self) -> Result<MutexGuard<'_, Catalog>> {
         let catalog = self.catalog.lock();
         self.check_writable()?;
         Ok(catalog)
     }
 
-    pub(super) fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
-        let mut catalog = self.change_catalog()?;
+    /// Whether a topic of that name can be made; what is left of one that was deleted goes out of the way.
+    pub(super) fn check_new(&self, catalog: &mut Catalog, name: &TopicName) -> Result<()> {
         if self.topics.contains(name.as_str()) {
             return Err(ErrorKind::TopicExists { topic: name.to_string() }.into());
         }
-        if catalog.topics.get(&name).is_some_and(|entry| entry.state == TopicState::Deleting) {
-            self.finish_deletion(&mut catalog, &name)?;
+        if catalog.topics.get(name).is_some_and(|entry| entry.state == TopicState::Deleting) {
+            self.finish_deletion(catalog, name)?;
         }
+        Ok(())
+    }
+
+    pub(super) fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
+        let mut catalog = self.change_catalog()?;
+        self.check_new(&mut catalog, &name)?;
         self.groups.forget_topic(name.as_str())?;
         let storage = self.context.storage.as_ref();
         let entry = CatalogEntry { id: TopicId::random()?, state: TopicState::Creating, config };
@@ -227,7 +233,11 @@ impl Shared {
     }
 
     /// Takes the directories of a topic that the catalog calls deleted out of the way, then its entry. The directories.
-    fn finish_deletion(&self, catalog: &mut Catalog, name: &TopicName) -> Result<Vec<std::path::PathBuf>> {
+    pub(super) fn finish_deletion(
+        &self,
+        catalog: &mut Catalog,
+        name: &TopicName,
+    ) -> Result<Vec<std::path::PathBuf>> {
         let Some(entry) = catalog.topics.get(name).cloned() else { return Ok(Vec::new()) };
         let left = open::put_partitions_away(&self.context, name)?;
         self.forget_checkpoints(name)?;
