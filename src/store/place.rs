@@ -13,7 +13,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::backup::Checkpoint;
-use super::marker::{Tail, remove_dir};
+use super::marker::Tail;
+use super::open::remove_partition_dir;
 use crate::error::Result;
 use crate::log::{Moment, checkpoint::LEADER_EPOCHS, committed};
 use crate::segment::name::{self, SegmentFile};
@@ -67,7 +68,7 @@ impl Placing<'_> {
         let here = names(storage, from)?;
         let metadata = read_small(storage, &from.join(METADATA))?;
         if known.is_none() && self.is_another(to, metadata.as_deref())? {
-            remove_dir(storage, to)?;
+            remove_partition_dir(storage, to)?;
         }
         storage.create_dir(to)?;
         let there = names(storage, to)?;
