@@ -269,7 +269,7 @@ impl Store {
     /// Records that were not committed may be gone; the answer tells what was found.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] if it still can not be served; [`ErrorKind::Full`] if there is no room to keep what has to
+    /// [`ErrorKind::Damaged`] if it still can not be served; [`ErrorKind::Full`] if there is no room to keep what must
     /// be cut. [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`], [`ErrorKind::ReadOnly`],
     /// [`ErrorKind::Closed`].
     pub fn recover(&self, topic: &str, partition: i32) -> Result<Option<PartitionReport>> {
