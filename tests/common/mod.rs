@@ -165,8 +165,8 @@ pub(crate) fn in_parallel(count: usize, work: impl Fn(usize) + Sync) {
     });
 }
 
-/// Of each crash point the numbers of its states that no earlier point with the same `kind` has. Found in order, so that
-/// the same seed looks at the same states in the same way, whoever is faster.
+/// Of each crash point the numbers of its states that no earlier point with the same `kind` has. Found in order, so
+/// that the same seed looks at the same states in the same way, whoever is faster.
 #[cfg(feature = "testing")]
 pub(crate) fn different_states<K: std::hash::Hash + Eq>(
     points: &[logstead::CrashPoint],
