@@ -48,7 +48,9 @@ pub enum ErrorKind {
         why: &'static str,
     },
     /// The topic has fewer partitions.
-    #[error("topic {topic:?} has partitions 0..{partitions}, not {partition}")]
+    #[error(
+        "topic {topic:?} has partitions 0..{partitions}, not {partition}: add some with Store::alter_topic"
+    )]
     UnknownPartition {
         /// The topic.
         topic: String,
@@ -224,7 +226,7 @@ pub enum ErrorKind {
         why: String,
     },
     /// A partition whose files can not be served.
-    #[error("{topic}-{partition} is damaged: {why}")]
+    #[error("{topic}-{partition} is damaged: {why}; put its files right, then call Store::recover")]
     Damaged {
         /// The topic.
         topic: String,

@@ -64,7 +64,7 @@ impl World {
             retention_ms: None,
             retention_bytes: None,
         };
-        let mut world = World {
+        let world = World {
             seed,
             random: Random(seed),
             agreed: (NOW as i64, NOW as i64),

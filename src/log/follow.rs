@@ -117,11 +117,8 @@ impl Log {
     pub(super) fn look_closely(&self, names: bool) -> Result<()> {
         let Some(follow) = &self.follow else { return Ok(()) };
         let before = self.high_watermark();
-        let (looked, unsure) = {
-            let mut state = follow.state.lock();
-            (self.look_with(&mut state, names), state.unsure)
-        };
-        if self.high_watermark() != before || looked.is_err() || unsure {
+        let looked = self.look_with(&mut follow.state.lock(), names);
+        if self.high_watermark() != before || looked.is_err() {
             self.bells.ring();
         }
         looked

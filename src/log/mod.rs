@@ -206,7 +206,11 @@ impl Unsynced {
 
     fn note_dirty(&self, log: &Arc<Log>) {
         if !log.noted_dirty.swap(true, Ordering::SeqCst) {
-            self.dirty.lock().push_back(Arc::clone(log));
+            let mut dirty = self.dirty.lock();
+            // Looked at with the list locked: one that was given up since the write must not come to stay here.
+            if log.failure().is_none() {
+                dirty.push_back(Arc::clone(log));
+            }
         }
     }
 
@@ -460,6 +464,8 @@ impl Log {
     /// Gives the files up, to a log that is opened anew or to nobody: when this returns, none of them is written
     /// through this log any more. Those who still wait here are told `why`.
     pub(crate) fn abandon(self: &Arc<Self>, why: ErrorKind) {
+        // First: whoever is refused from now on hears why.
+        let _ = self.failure.set(why.into());
         self.closed.store(true, Ordering::Release);
         {
             let mut tail = self.tail.lock();
@@ -469,9 +475,7 @@ impl Log {
         }
         drop(self.names.lock());
         // Who leads has files in hand.
-        let lead = self.lead_until(None);
-        let _ = self.failure.set(why.into());
-        drop(lead);
+        drop(self.lead_until(None));
         self.flush.forget_sources();
         // What it holds open is given back when nobody reads from it.
         self.context.unsynced.forget(self);

@@ -480,10 +480,18 @@ impl Shared {
         first
     }
 
+    fn all_lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Lets go of the files of a topic that was just deleted: nobody may send to it any more, and so nobody close it.
+    pub(crate) fn leave_deleted(&self, topic: &TopicInner) {
+        self.all_lanes().iter().for_each(|lane| lane.leave_deleted(topic));
+    }
+
     /// Appends everything that was sent.
     fn drain_everything(&self) {
-        let lanes: Vec<_> = self.lanes.lock().iter().filter_map(Weak::upgrade).collect();
-        for lane in lanes {
+        for lane in self.all_lanes() {
             lane.drain_for_good();
         }
         self.lingering.lock().clear();

@@ -318,7 +318,9 @@ impl Store {
     /// Records that were not committed may be gone; the answer tells what was found.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] if it still can not be served.
+    /// [`ErrorKind::Damaged`] if it still can not be served; [`ErrorKind::Full`] if there is no room to keep what must
+    /// be cut. [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`], [`ErrorKind::ReadOnly`],
+    /// [`ErrorKind::Closed`].
     pub fn recover(&self, topic: &str, partition: i32) -> Result<Option<PartitionReport>> {
         span!("recover", topic, partition);
         self.shared().check_writable()?;

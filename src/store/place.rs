@@ -13,7 +13,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::backup::Checkpoint;
-use super::marker::{Tail, remove_dir};
+use super::marker::Tail;
+use super::open::remove_partition_dir;
 use crate::error::{ErrorKind, Result};
 use crate::log::checkpoint::{LEADER_EPOCHS, epochs_text, read_epochs};
 use crate::log::compact::{self, Cleaned, Unsettled};
@@ -71,7 +72,7 @@ impl Placing<'_> {
         let here = names(storage, from)?;
         let metadata = read_small(storage, &from.join(METADATA))?;
         if known.is_none() && self.is_another(to, metadata.as_deref())? {
-            remove_dir(storage, to)?;
+            remove_partition_dir(storage, to).1?;
         }
         storage.create_dir(to)?;
         settle_compactions(storage, from, to)?;

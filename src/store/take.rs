@@ -136,7 +136,8 @@ impl Shared {
         if catalog.write(self.context.storage.as_ref()).is_ok()
             && let Ok(left) = self.finish_deletion(catalog, name)
         {
-            left.iter().for_each(|dir| remove_partition_dir(&self.context, dir));
+            // What can not be removed now is tried again by the next open.
+            left.iter().for_each(|dir| drop(remove_partition_dir(self.context.storage.as_ref(), dir)));
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use super::{Shared, Store, open};
 use crate::config::TopicConfig;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::OpenHints;
 use crate::metrics::span;
 use crate::sync::{Arc, MutexGuard};
@@ -142,11 +142,10 @@ impl Shared {
         });
         if let Err(error) = made {
             catalog.topics.insert(name.clone(), entry.clone());
-            // The file may call it ready, if it was replaced at all, which a full disk does not: not any more before
-            // its directories go. They go before its entry: one without an entry would count as a topic that a broker
-            // made. If that fails the entry stays, and the next open, or the next call, finishes what was begun.
-            let full = matches!(error.kind(), ErrorKind::Full { .. });
-            let unlisted = !listed || full || catalog.write(storage).is_ok();
+            // The file may call it ready, if it was replaced at all: not any more before its directories go. They go
+            // before its entry: one without an entry would count as a topic that a broker made. If that fails the
+            // entry stays, and the next open, or the next call, finishes what was begun.
+            let unlisted = !listed || was_not_replaced(&error) || catalog.write(storage).is_ok();
             if unlisted && open::unmake_partitions(&self.context, &name, partitions).is_ok() {
                 catalog.topics.remove(&name);
                 let _ = catalog.write(storage);
@@ -178,15 +177,18 @@ impl Shared {
             topic.set_config(config.clone());
         }
         let synced = if file_first { Ok(()) } else { topic.sync_all() };
+        let mut listed = false;
         let made = synced.and_then(|()| {
             open::make_partitions(&self.context, &topic.name, &new.id, partitions.clone())?;
             catalog.topics.insert(topic.name.clone(), new);
+            listed = true;
             catalog.write(self.context.storage.as_ref())
         });
         if let Err(error) = made {
-            // What the file says now is not known: the logs go back to looser settings only when it says the old ones.
             catalog.topics.insert(topic.name.clone(), old);
-            if catalog.write(self.context.storage.as_ref()).is_ok() {
+            // The logs go back to looser settings only when the file says the old ones.
+            let untouched = !listed || was_not_replaced(&error);
+            if untouched || catalog.write(self.context.storage.as_ref()).is_ok() {
                 topic.set_config(TopicConfig::clone(&before));
                 let _ = open::unmake_partitions(&self.context, &topic.name, partitions);
             }
@@ -214,10 +216,15 @@ impl Shared {
         }
         self.topics.remove(name);
         topic.delete();
+        self.live_producers().iter().for_each(|producer| producer.leave_deleted(&topic));
         let left = self.finish_deletion(&mut catalog, &topic.name)?;
         // What users wait for is done: the space is given back without the lock.
         drop(catalog);
-        left.into_iter().for_each(|dir| open::remove_partition_dir(&self.context, &dir));
+        for dir in left {
+            // What can not be removed now is tried again by the next open.
+            let (given_back, _) = open::remove_partition_dir(self.context.storage.as_ref(), &dir);
+            self.context.upkeep.quota.gave_back(given_back);
+        }
         // If it fails it is done before a topic of that name is made.
         let _ = self.groups.forget_topic(name);
         Ok(())
@@ -257,6 +264,11 @@ impl Shared {
 /// What is known of a partition that was just made.
 const NEW: OpenHints =
     OpenHints { contiguous: true, clean: true, recovery_point: Some(0), log_start: None, cleaned_to: None };
+
+/// Whether a write of the catalog that failed has left its file as it was: on a full disk nothing takes its place.
+fn was_not_replaced(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Full { .. })
+}
 
 /// Whether a window takes in all of another; `None` has no end.
 fn covers(one: Option<u64>, other: Option<u64>) -> bool {

@@ -161,15 +161,20 @@ impl TopicInner {
             self.set_config(TopicConfig::clone(&found.config()));
         }
         for (number, slot) in found.slots().enumerate() {
-            let State::NotOpened(hints) = &*slot.state.read() else { continue };
-            match self.slots.get(number) {
-                None => self.add(vec![Some(hints.clone())]),
-                Some(known) => {
+            let hints = match &*slot.state.read() {
+                State::NotOpened(hints) => Some(hints.clone()),
+                _ => None,
+            };
+            match (self.slots.get(number), hints) {
+                // Also one that the directory has not: those behind it keep their numbers.
+                (None, hints) => self.add(vec![hints]),
+                (Some(known), Some(hints)) => {
                     let mut state = known.state.write();
                     if matches!(*state, State::Absent) {
-                        *state = State::NotOpened(hints.clone());
+                        *state = State::NotOpened(hints);
                     }
                 }
+                (Some(_), None) => {}
             }
         }
     }
