@@ -3,12 +3,19 @@
 //! Every configuration is a value with builder methods, and can be set and listed by property name as well:
 //! `from_properties` refuses names it does not know, so a typing error is not a silent default.
 
+mod cleanup;
 mod consumer;
+mod duration;
+mod group;
 mod producer;
+mod retention;
 mod topic;
 
+pub use cleanup::Cleanup;
 pub use consumer::{AutoOffsetReset, ConsumerConfig, IsolationLevel};
+pub use group::AssignmentStrategy;
 pub use producer::{Partitioner, ProducerConfig};
+pub(crate) use retention::Hold;
 pub use topic::TopicConfig;
 
 use std::str::FromStr;

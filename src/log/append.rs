@@ -3,6 +3,7 @@
 use super::producer_state::goes_on;
 use super::producers::First;
 use super::roll::{RollCheck, should_roll};
+use super::trim::is_full;
 use super::{Log, Tail, callback};
 use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
@@ -25,6 +26,18 @@ impl Log {
         batches: &mut [Sealed],
         expected_end: Option<Offset>,
     ) -> Result<usize> {
+        let count = self.append_quietly(batches, expected_end);
+        self.tell_append(count.is_ok());
+        count
+    }
+
+    /// As [`Log::append`], for a caller that holds a lock: nobody is told of it, so nothing of a user's runs. When the
+    /// lock is given back, [`Log::tell_append`] must follow.
+    pub(crate) fn append_quietly(
+        self: &Arc<Self>,
+        batches: &mut [Sealed],
+        expected_end: Option<Offset>,
+    ) -> Result<usize> {
         let config = self.config();
         let fitting = fitting(&config, batches)?;
         let batches = batches.get_mut(..fitting).unwrap_or_default();
@@ -33,22 +46,34 @@ impl Log {
             // A checksum: before the lock.
             batches.iter_mut().for_each(|batch| batch.stamp_append_time(self.context.clock.now_ms()));
         }
-        let written = self.roomy_tail(batches, expected_end).and_then(|(mut tail, first)| {
-            match (first, &mut *batches) {
+        let wanted: u64 = batches.iter().map(|batch| batch.bytes().len() as u64).sum();
+        let admitted = self.context.upkeep.quota.admit(wanted);
+        let written = admitted.and_then(|()| self.roomy_tail(batches, expected_end)).and_then(
+            |(mut tail, first)| match (first, &mut *batches) {
                 (First::Duplicate { base_offset, timestamp }, [batch, ..]) => {
                     batch.place_duplicate(base_offset, self.leader_epoch, timestamp);
                     Ok(1)
                 }
                 (_, batches) => self.write(&mut tail, batches),
-            }
-        });
+            },
+        );
+        if written.as_ref().is_err_and(is_full) {
+            self.context.upkeep.ask();
+        }
+        written
+    }
+
+    /// Tells readers and those who sync that something was appended; those who wait, that the log failed.
+    pub(crate) fn tell_append(self: &Arc<Self>, appended: bool) {
         if self.failure().is_some() {
             self.tell_failure();
             self.run_completions();
         }
-        let count = written?;
+        if !appended {
+            return;
+        }
         self.context.unsynced.note_dirty(self);
-        match config.durability {
+        match self.config().durability {
             Durability::PageCache => {
                 self.bells.ring();
                 if self.flush.sealed_len() > 0 {
@@ -61,7 +86,6 @@ impl Log {
                 self.mark_dirty();
             }
         }
-        Ok(count)
     }
 
     /// A directory of others can end anywhere: no offset may pass the last one there is.
@@ -105,20 +129,51 @@ impl Log {
             if !full {
                 return Ok((tail, first));
             }
-            tail.rolling = true;
-            let base = tail.next_offset;
-            let old = Arc::clone(&tail.active);
-            drop(tail);
-            let rolled = self.roll(&config, &old, base);
-            tail = self.tail.lock();
-            tail.rolling = false;
-            if let Ok(new) = &rolled {
-                tail.active = Arc::clone(new);
-                tail.segment_ms = self.jittered_segment_ms(&config);
-            }
-            self.rolled.notify_all();
-            rolled?;
+            tail = self.roll_with(tail, &config)?;
         }
+    }
+
+    /// Makes an active segment at the log's end, with the tail unlocked meanwhile.
+    fn roll_with<'l>(
+        &'l self,
+        mut tail: MutexGuard<'l, Tail>,
+        config: &TopicConfig,
+    ) -> Result<MutexGuard<'l, Tail>> {
+        tail.rolling = true;
+        let base = tail.next_offset;
+        let old = Arc::clone(&tail.active);
+        drop(tail);
+        let rolled = self.roll(config, &old, base);
+        tail = self.tail.lock();
+        tail.rolling = false;
+        if let Ok(new) = &rolled {
+            tail.active = Arc::clone(new);
+            tail.segment_ms = self.jittered_segment_ms(config);
+        }
+        self.rolled.notify_all();
+        rolled.map(|_| tail)
+    }
+
+    /// Closes the active segment, if it holds anything, and makes the next.
+    pub(crate) fn roll_active(self: &Arc<Self>) -> Result<()> {
+        self.roll_active_if(|_| true).map(drop)
+    }
+
+    /// As [`Log::roll_active`], if the log's end is as wanted. Whether the active segment is empty now.
+    pub(super) fn roll_active_if(self: &Arc<Self>, wanted: impl Fn(Offset) -> bool) -> Result<bool> {
+        let config = self.config();
+        let mut tail = self.tail.lock();
+        while tail.rolling {
+            self.rolled.wait(&mut tail);
+        }
+        self.check_writable()?;
+        if tail.active.written() == 0 || !wanted(tail.next_offset) {
+            return Ok(tail.active.written() == 0);
+        }
+        drop(self.roll_with(tail, &config)?);
+        // What was closed waits for its sync, also where nobody appends any more.
+        self.mark_dirty();
+        Ok(true)
     }
 
     /// Whether the active segment, with the `pending` batches behind it, must not take this batch.
@@ -187,6 +242,7 @@ impl Log {
         tail.active.publish(position, group.iter().map(Sealed::header));
         tail.next_offset = next;
         self.written.add_alone(records, bytes);
+        self.context.upkeep.quota.took(bytes);
         self.log_end.store(next, Ordering::SeqCst);
         match config.durability {
             Durability::PageCache => {
@@ -208,7 +264,6 @@ impl Log {
             let _ = self.take_snapshot(false);
             let _ = old.flush_aborted(false);
         }
-        let mut segments = self.segments.read().clone();
         let now = self.context.clock.now_ms();
         let new = Segment::create(
             &self.context.storage,
@@ -219,27 +274,30 @@ impl Log {
             now,
         )?;
         let new = Arc::new(new);
-        if base == old.base() {
-            // An empty segment whose indexes are full: made anew at the same base (E9).
-            segments.pop();
-        } else {
+        let anew = base == old.base();
+        if !anew {
             old.seal();
             self.flush.add_sealed(old);
         }
+        let mut segments = self.segments.write();
+        if anew {
+            // An empty segment whose indexes are full: made anew at the same base (E9).
+            segments.pop();
+        }
         segments.push(Arc::clone(&new));
-        *self.segments.write() = segments;
         Ok(new)
     }
 
     pub(super) fn jittered_segment_ms(&self, config: &TopicConfig) -> u64 {
-        let jitter = config.segment_jitter_ms.min(config.segment_ms);
+        let roll_ms = config.roll_ms();
+        let jitter = config.segment_jitter_ms.min(roll_ms);
         if jitter == 0 {
-            return config.segment_ms;
+            return roll_ms;
         }
         let mut bytes = [0; 8];
         // No luck with the random source: no jitter is a good value too.
         let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-        config.segment_ms - u64::from_ne_bytes(bytes) % jitter
+        roll_ms - u64::from_ne_bytes(bytes) % jitter
     }
 
     /// Keeps the bound on unsynced bytes: whoever crossed it syncs, or waits for who does. For those who appended,

@@ -8,8 +8,10 @@
 //! - In a `Disk` topic a new segment's directory entry is synced before the high watermark enters it.
 //! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
 //! - A failed sync poisons the log; it is not retried.
-//! - Lock order: lane (above) → `tail` → `producers` → segment list → bell. `flush` is never held while one of them is
-//!   taken.
+//! - Lock order: `names` → leadership → lane (above) → `tail` → `producers` → segment list → bell. `flush` is never held
+//!   while one of them is taken.
+//! - Names of segments are taken away, or given to other bytes, under `names` and only while the log is open: nobody
+//!   touches files that belong to the next log of this directory.
 
 mod alter;
 mod append;
@@ -17,6 +19,7 @@ mod bell;
 pub(crate) mod callback;
 pub(crate) mod checkpoint;
 pub(crate) mod committed;
+pub(crate) mod compact;
 mod copy;
 mod figures;
 mod flush;
@@ -29,12 +32,16 @@ mod producers;
 mod read;
 mod records;
 mod recover;
+pub(crate) mod retention;
 mod roll;
 pub(crate) mod snapshot;
+pub(crate) mod start;
 mod survey;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod trim;
+mod upkeep;
 mod verify;
 
 use std::collections::VecDeque;
@@ -47,11 +54,14 @@ use crate::metrics::{AllPins, SyncCounter, TrafficCounter};
 use crate::segment::name;
 use crate::segment::{Segment, SegmentConfig};
 use crate::storage::{File, Storage};
-use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, Ordering, RwLock};
+use crate::sync::{
+    Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, MutexGuard, OnceLock, Ordering, RwLock,
+};
 use crate::time::Clock;
 use crate::types::{Durability, Offset, ReadOnly, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
+pub use compact::CompactionReport;
 pub(crate) use copy::Moment;
 pub(crate) use figures::LogFigures;
 pub(crate) use flush::{Completion, Source as PendingBatches};
@@ -61,6 +71,9 @@ pub(crate) use open::OpenHints;
 pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
 pub use recover::{PartitionReport, RecoveryEvent};
+pub use retention::{AgedBy, Fate, GroupPositions};
+pub(crate) use trim::{Gone, Move};
+pub(crate) use upkeep::Upkeep;
 pub(crate) use verify::{Claims, readable, verify};
 pub use verify::{Finding, VerifyReport};
 
@@ -95,6 +108,7 @@ pub(crate) struct Context {
     pub(crate) names: Names,
     /// How long a partition remembers a producer that writes nothing.
     pub(crate) producer_id_expiration_ms: u64,
+    pub(crate) upkeep: Upkeep,
 }
 
 impl Context {
@@ -192,7 +206,11 @@ impl Unsynced {
 
     fn note_dirty(&self, log: &Arc<Log>) {
         if !log.noted_dirty.swap(true, Ordering::SeqCst) {
-            self.dirty.lock().push_back(Arc::clone(log));
+            let mut dirty = self.dirty.lock();
+            // Looked at with the list locked: one that was given up since the write must not come to stay here.
+            if log.failure().is_none() {
+                dirty.push_back(Arc::clone(log));
+            }
         }
     }
 
@@ -231,11 +249,15 @@ pub(crate) struct Log {
     dir: Arc<Path>,
     /// Changed with the tail locked.
     config: RwLock<Arc<TopicConfig>>,
-    /// Offsets follow one another without gaps: made by this crate and never compacted.
+    /// Made by this crate: offsets have no gaps but those of compactions, which the segments know of.
     contiguous: bool,
     leader_epoch: i32,
     tail: Mutex<Tail>,
     rolled: Condvar,
+    /// Held by whoever takes names of closed segments away, or gives them to other bytes; over disk operations, and by
+    /// nobody who appends or reads.
+    names: Mutex<()>,
+    /// Changed by read and write under its lock only: one end grows, others take segments out.
     segments: RwLock<Vec<Arc<Segment>>>,
     log_start: AtomicI64,
     log_end: AtomicI64,
@@ -243,6 +265,8 @@ pub(crate) struct Log {
     recovery_point: AtomicI64,
     /// Since the log was opened. Counted by who holds the tail.
     written: TrafficCounter,
+    /// Offsets that the start passed, and bytes of segments that went.
+    deleted: TrafficCounter,
     /// Counted by who leads.
     syncs: SyncCounter,
     unsynced_bytes: AtomicU64,
@@ -258,6 +282,7 @@ pub(crate) struct Log {
     /// In a read-only store.
     follow: Option<follow::Follow>,
     producers: Mutex<producers::Producers>,
+    pub(super) compaction: compact::State,
     /// They were read; never so in a read-only store.
     producers_ready: AtomicBool,
     pub(crate) bells: Arc<Bells>,
@@ -275,6 +300,19 @@ struct Tail {
 }
 
 impl Log {
+    /// Keeps names of closed segments from being taken away, or given to other bytes, until it is dropped.
+    pub(crate) fn keep_names(&self) -> MutexGuard<'_, ()> {
+        self.names.lock()
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        self.topic.as_str()
+    }
+
+    pub(crate) fn partition(&self) -> i32 {
+        self.partition
+    }
+
     pub(crate) fn log_start(&self) -> Offset {
         self.log_start.load(Ordering::Acquire)
     }
@@ -311,15 +349,15 @@ impl Log {
         self.source.instance
     }
 
-    /// Whether offsets follow one another without gaps.
+    /// Whether it was made by this crate.
     pub(crate) fn is_contiguous(&self) -> bool {
         self.contiguous
     }
 
-    /// The log start, when it lies inside a segment and so must be remembered.
+    /// The log start, when anything was deleted. Kafka remembers it only inside a segment: here it also tells which of the
+    /// files that a crash leaves are to go.
     pub(crate) fn log_start_to_remember(&self) -> Option<Offset> {
-        let start = self.log_start();
-        self.segments.read().first().is_some_and(|first| start > first.base()).then_some(start)
+        Some(self.log_start()).filter(|start| *start > 0)
     }
 
     /// Bytes of all segments that were handed to the operating system.
@@ -383,9 +421,12 @@ impl Log {
         let _ = self.sync_everything();
     }
 
-    fn segment_config(config: &TopicConfig, contiguous: bool) -> SegmentConfig {
+    /// Of a segment that was never compacted, in a log that is `ours` or not.
+    fn segment_config(config: &TopicConfig, ours: bool) -> SegmentConfig {
         SegmentConfig {
-            contiguous,
+            ours,
+            contiguous: ours,
+            followed: false,
             index_interval_bytes: config.index_interval_bytes,
             segment_index_bytes: config.segment_index_bytes,
             maps: true,
@@ -404,6 +445,8 @@ impl Log {
             }
             Arc::clone(&tail.active)
         };
+        // A removal or a swap that goes on ends first; none is begun any more.
+        drop(self.names.lock());
         let synced = self.sync_everything();
         self.flush.forget_sources();
         let _lead = synced?;
@@ -421,6 +464,8 @@ impl Log {
     /// Gives the files up, to a log that is opened anew or to nobody: when this returns, none of them is written
     /// through this log any more. Those who still wait here are told `why`.
     pub(crate) fn abandon(self: &Arc<Self>, why: ErrorKind) {
+        // First: whoever is refused from now on hears why.
+        let _ = self.failure.set(why.into());
         self.closed.store(true, Ordering::Release);
         {
             let mut tail = self.tail.lock();
@@ -428,10 +473,9 @@ impl Log {
                 self.rolled.wait(&mut tail);
             }
         }
+        drop(self.names.lock());
         // Who leads has files in hand.
-        let lead = self.lead_until(None);
-        let _ = self.failure.set(why.into());
-        drop(lead);
+        drop(self.lead_until(None));
         self.flush.forget_sources();
         // What it holds open is given back when nobody reads from it.
         self.context.unsynced.forget(self);

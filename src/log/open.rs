@@ -12,17 +12,19 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::{Committed, FILE_NAME as COMMITTED};
+use super::compact::{self, Cleaned};
 use super::recover::{RecoveryEvent, Verdict, detach, judge, valid_behind};
+use super::start::{below, confirmed};
 use super::{Bells, Context, Log, Tail, flush::Flush, follow, follow::Follow, records::Source};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Pins, SyncCounter, TrafficCounter};
 use crate::record::{BatchHeader, Invalid};
-use crate::segment::{Segment, SegmentConfig, Step};
+use crate::segment::{Segment, SegmentConfig, Step, name};
 use crate::storage::Open;
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, RwLock};
 use crate::types::{Durability, Offset, ReadOnly, TopicName};
@@ -34,8 +36,10 @@ pub(crate) struct OpenHints {
     pub(crate) log_start: Option<Offset>,
     /// The store was closed in order.
     pub(crate) clean: bool,
-    /// The topic was made by this crate: its offsets have no gaps.
+    /// The topic was made by this crate: its offsets have no gaps but those of compactions.
     pub(crate) contiguous: bool,
+    /// Where the last compaction ended.
+    pub(crate) cleaned_to: Option<Offset>,
 }
 
 /// Where the walk over a segment ended, and how.
@@ -63,6 +67,10 @@ pub(super) struct Opening<'c> {
     pub(super) limit: Option<Offset>,
     /// A name that says that somebody is exchanging segments.
     pub(super) in_flux: Option<String>,
+    /// What is known of compactions.
+    pub(super) cleaned: Cleaned,
+    /// The segment whose `.log` has another name at the moment.
+    pub(super) stand_in: Option<(Offset, PathBuf)>,
     /// What the leader-epoch checkpoint says, if it can be read.
     pub(super) epochs: Option<Vec<(i32, Offset)>>,
     /// The youngest epoch among the batches that were looked at.
@@ -100,12 +108,12 @@ impl Log {
         let mut opening = Opening::new(context, topic, partition, config, hints, &pins)?;
         let (segments, next_offset) = opening.segments()?;
         if let Some(name) = &opening.in_flux {
-            return Err(opening.interrupted(name));
+            return Err(opening.in_motion(name));
         }
         let log_start = opening.log_start(&segments);
         let leader_epoch = opening.leader_epoch();
         let producers = opening.producers(&segments, log_start, next_offset)?;
-        let Opening { dir, hints, events, slot_seen, .. } = opening;
+        let Opening { dir, hints, events, slot_seen, cleaned, .. } = opening;
         let Some(active) = segments.last().map(Arc::clone) else {
             return Err(ErrorKind::Damaged {
                 topic: topic.to_string(),
@@ -127,12 +135,14 @@ impl Log {
                 rolling: false,
             }),
             rolled: Condvar::new(),
+            names: Mutex::default(),
             segments: RwLock::new(segments),
             log_start: AtomicI64::new(log_start),
             log_end: AtomicI64::new(next_offset),
             high_watermark: AtomicI64::new(next_offset),
             recovery_point: AtomicI64::new(next_offset),
             written: TrafficCounter::default(),
+            deleted: TrafficCounter::default(),
             syncs: SyncCounter::default(),
             unsynced_bytes: AtomicU64::new(0),
             dirty_since_ms: AtomicU64::new(0),
@@ -144,6 +154,7 @@ impl Log {
             closed: AtomicBool::new(false),
             follow: context.read_only.then(Follow::default),
             producers: Mutex::new(producers),
+            compaction: compact::State::new(cleaned, hints.cleaned_to),
             producers_ready: AtomicBool::new(false),
             bells,
             source: Arc::new(Source {
@@ -217,6 +228,8 @@ impl<'c> Opening<'c> {
             slot_seen: slot.is_some(),
             limit: limit.map(|_| proven),
             in_flux: None,
+            cleaned: Cleaned::default(),
+            stand_in: None,
             epochs: None,
             seen_epoch: 0,
             shared: BTreeSet::new(),
@@ -241,13 +254,16 @@ impl<'c> Opening<'c> {
             .ok()
             .filter(|epochs| !epochs.is_empty());
         let found = self.survey()?;
+        let found = self.without_deleted(found)?;
         let Some(last) = found.len().checked_sub(1) else {
             return self.finish(Vec::new(), self.hints.log_start.unwrap_or(0));
         };
         let first_unproven = if self.hints.clean {
             last
         } else {
-            found.partition_point(|(base, _)| *base <= self.proven).saturating_sub(1)
+            // What was compacted was synced, whatever a checkpoint says.
+            let compacted = found.partition_point(|(base, _)| self.may_have_gaps(*base)).min(last);
+            found.partition_point(|(base, _)| *base <= self.proven).saturating_sub(1).max(compacted)
         };
         let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(found.len());
         let mut next_offset = 0;
@@ -264,7 +280,7 @@ impl<'c> Opening<'c> {
             let mut walked = self.walk(&segment, len, next_base, behind)?;
             next_offset = walked.next_offset;
             segment.set_end(walked.end);
-            if !walked.cut && next_base.is_some_and(|next| self.hints.contiguous && next != next_offset) {
+            if !walked.cut && next_base.is_some_and(|next| segment.is_contiguous() && next != next_offset) {
                 walked.cut = self.ends_before_gap(&segment, next_offset, behind);
             }
             let is_last = i == last || walked.cut;
@@ -283,6 +299,36 @@ impl<'c> Opening<'c> {
             }
         }
         self.finish(segments, next_offset)
+    }
+
+    /// Finds out where the log starts, and takes out what lies wholly below that: an interrupted deletion, which may have
+    /// left some of it and not the rest. A broker's it deletes itself, or retention does.
+    fn without_deleted(&mut self, mut found: Vec<(Offset, u64)>) -> Result<Vec<(Offset, u64)>> {
+        if !self.hints.contiguous {
+            return Ok(found);
+        }
+        let bases = || found.iter().map(|(base, _)| *base);
+        self.hints.log_start = confirmed(self.hints.log_start, self.epochs.as_deref(), bases());
+        let start = self.hints.log_start.unwrap_or(0);
+        // What lies in front of a start was synced before it was moved.
+        self.proven = self.proven.max(start);
+        self.limit = self.limit.map(|limit| limit.max(start));
+        let deleted = below(start, bases());
+        let left = found.split_off(deleted);
+        if !self.context.read_only && !found.is_empty() {
+            let storage = &self.context.storage;
+            for file in
+                found.iter().flat_map(|(base, _)| name::files_of(*base)).map(|name| self.dir.join(name))
+            {
+                match storage.remove_file(&file) {
+                    Ok(()) => self.events.push(RecoveryEvent::LeftoverRemoved { file }),
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            storage.sync_dir(&self.dir)?;
+        }
+        Ok(left)
     }
 
     fn finish(
@@ -324,20 +370,31 @@ impl<'c> Opening<'c> {
 
     fn segment(&self, base: Offset) -> Arc<Segment> {
         let config = self.segment_config();
-        Arc::new(Segment::existing(
+        let contiguous = config.contiguous && !self.may_have_gaps(base);
+        let segment = Segment::existing(
             &self.context.storage,
             &self.dir,
             base,
-            config,
+            SegmentConfig { contiguous, ..config },
             &self.pins,
             self.context.clock.now_ms(),
-        ))
+        );
+        let stand_in = self.stand_in.as_ref().filter(|(of, _)| *of == base);
+        Arc::new(segment.standing_in(stand_in.map(|(_, log)| self.dir.join(log))))
+    }
+
+    fn may_have_gaps(&self, base: Offset) -> bool {
+        base < self.cleaned.sparse_below
     }
 
     fn segment_config(&self) -> SegmentConfig {
         let config = Log::segment_config(self.config, self.hints.contiguous);
         // Beside a writer only what no recovery cuts: closed segments below the committed end.
-        SegmentConfig { maps: !self.context.read_only || self.limit.is_some(), ..config }
+        SegmentConfig {
+            maps: !self.context.read_only || self.limit.is_some(),
+            followed: self.context.read_only,
+            ..config
+        }
     }
 
     /// A log of one empty segment.
@@ -501,7 +558,7 @@ impl<'c> Opening<'c> {
         if header.base_offset < expected {
             return wrong("it lies before the batch in front of it");
         }
-        if self.hints.contiguous && !after_gap && header.base_offset != expected {
+        if segment.is_contiguous() && !after_gap && header.base_offset != expected {
             return wrong("it does not follow the batch in front of it");
         }
         if header.last_offset() - segment.base() > Offset::from(i32::MAX) {
@@ -541,6 +598,14 @@ impl<'c> Opening<'c> {
     pub(super) fn interrupted(&self, name: &str) -> Error {
         let why = "is left from a compaction that was interrupted: let the broker that made it start once";
         self.damaged(format!("{name} {why}"))
+    }
+
+    /// What a reader is told beside somebody who exchanges segments. With our writer it comes to an end at once.
+    fn in_motion(&self, name: &str) -> Error {
+        match name == compact::FILE_NAME {
+            true => Error::io(&self.dir.join(name), "read", &std::io::ErrorKind::NotFound.into()),
+            false => self.interrupted(name),
+        }
     }
 
     pub(super) fn damaged(&self, why: String) -> Error {

@@ -326,7 +326,6 @@ impl Log {
     }
 
     /// What compaction must leave of each producer.
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction"))]
     pub(crate) fn last_of_producers(&self) -> Result<HashMap<i64, LastOfProducer>> {
         self.with_producers(|state| state.last_of_producers())
     }

@@ -60,6 +60,13 @@ impl Log {
         let mut at = from;
         while at < end {
             let Some(chosen) = self.segment_of(at) else { break };
+            if at < chosen.segment.base() && at < self.log_start() {
+                // It was deleted meanwhile: what lies behind it is not what was asked for.
+                match records.next_offset() {
+                    Some(_) => break,
+                    None => return Err(self.out_of_range(from, self.log_start()..committed)),
+                }
+            }
             if self.contiguous && at < chosen.segment.base() {
                 return Err(self.missing(&chosen, 0, at..chosen.segment.base().min(end)));
             }
@@ -108,6 +115,10 @@ impl Log {
         let mut at = self.log_start();
         while at < end {
             let Some(chosen) = self.segment_of(at) else { break };
+            if at < chosen.segment.base() && at < self.log_start() {
+                at = self.log_start();
+                continue;
+            }
             if self.contiguous && at < chosen.segment.base() {
                 return Err(self.missing(&chosen, 0, at..chosen.segment.base().min(end)));
             }
@@ -128,7 +139,7 @@ impl Log {
         timestamp: i64,
     ) -> Result<Option<(Offset, i64)>, Fault> {
         if chosen.segment.max_timestamp()? < timestamp {
-            if self.contiguous {
+            if chosen.segment.is_contiguous() {
                 // None of its records is as young, if they are all there.
                 self.land(chosen, chosen.next_base.min(end) - 1)?;
             }
@@ -185,12 +196,13 @@ impl Log {
     /// The batch to read `from` in. Where offsets have no gaps there is one that holds it.
     fn land(&self, chosen: &Chosen, from: Offset) -> Result<Option<Landing>, Fault> {
         let landing = chosen.segment.find(from)?;
+        let is_contiguous = chosen.segment.is_contiguous();
         let why = Invalid::Field { name: "base offset", why: "the records in front of it are missing" };
         match &landing {
-            Some(landing) if self.contiguous && from < landing.header.base_offset => {
+            Some(landing) if is_contiguous && from < landing.header.base_offset => {
                 Err(Fault::Bytes { position: landing.position, why })
             }
-            None if self.contiguous => Err(Fault::Bytes { position: chosen.segment.visible(), why }),
+            None if is_contiguous => Err(Fault::Bytes { position: chosen.segment.visible(), why }),
             _ => Ok(landing),
         }
     }
@@ -405,6 +417,7 @@ impl Walk<'_> {
         if self.check_crcs {
             verify_crc(batch, &header).map_err(fault)?;
         }
+        self.chosen.segment.check_digest(position, batch)?;
         let start = self.at;
         self.at += size;
         self.expected = Some(header.next_offset());
@@ -453,7 +466,7 @@ impl Walk<'_> {
             Some(expected) if header.base_offset < expected => {
                 wrong("it lies before the batch in front of it")
             }
-            Some(expected) if self.log.contiguous && header.base_offset != expected => {
+            Some(expected) if self.chosen.segment.is_contiguous() && header.base_offset != expected => {
                 wrong("it does not follow the batch in front of it")
             }
             _ => Ok(()),

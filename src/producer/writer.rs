@@ -105,7 +105,7 @@ impl Writer {
             let limit = self.config.max_request_size;
             return Err(ErrorKind::RecordTooLarge { bytes, limit, setting: "max.request.size" }.into());
         }
-        self.partition.topic().inner.check_timestamp(record.timestamp_ms)?;
+        self.partition.topic().inner.check_record(&record)?;
         if self.builder.bytes() + bytes > self.batch_size && !self.builder.is_empty() {
             self.close_batch()?;
         }
@@ -168,7 +168,7 @@ impl Writer {
             let log = self.partition.log()?;
             self.appended.leave_all_but(&log)?;
             self.follow(&log)?;
-            let count = match log.append(&mut self.sealed, None) {
+            let count = match log.append_making_room(&mut self.sealed, None) {
                 Err(error) if matches!(error.kind(), ErrorKind::RecordTooLarge { .. }) => {
                     // It will never be taken: kept, it would keep all behind it.
                     let given_up = self.sealed.remove(0);

@@ -154,7 +154,6 @@ impl BatchHeader {
 
     /// When its tombstones and markers may go, if that was decided.
     #[inline]
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction and the idempotent producer"))]
     pub(crate) fn delete_horizon(&self) -> Option<i64> {
         (self.attributes & at::DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
@@ -319,10 +318,6 @@ fn may_be_any(bytes: &[u8]) -> bool {
 }
 
 /// What compaction leaves of a batch without records whose offsets or sequences still matter.
-#[cfg_attr(
-    not(any(test, feature = "testing")),
-    expect(dead_code, reason = "asked by compaction and the idempotent producer")
-)]
 pub(crate) fn empty_batch(header: &BatchHeader) -> [u8; BATCH_HEADER_BYTES] {
     let mut empty = BatchHeader {
         batch_length: at::LENGTH_MIN,

@@ -10,7 +10,7 @@
 use super::offset_index::{self, OffsetIndex};
 use super::scan::{Order, Step};
 use super::time_index::{self, TimeIndex};
-use super::{Fault, Segment, SegmentConfig, name};
+use super::{Fault, IndexBytes, Segment, SegmentConfig, name};
 use crate::error::Result;
 use crate::record::BatchHeader;
 use crate::storage::{self, File, Open, Region};
@@ -72,6 +72,31 @@ impl Growing {
 
     pub(super) fn unflushed_entries(&self) -> usize {
         (self.offsets.bytes().len() - self.flushed.0) / offset_index::ENTRY_BYTES
+    }
+}
+
+/// The indexes of a segment that is written elsewhere, batch by batch.
+#[derive(Debug)]
+pub(crate) struct IndexDraft {
+    growing: Growing,
+    config: SegmentConfig,
+}
+
+impl IndexDraft {
+    pub(crate) fn new(base: Offset, config: SegmentConfig) -> Self {
+        IndexDraft { growing: Growing::new(base, &config), config }
+    }
+
+    /// Counts the batch that comes next.
+    pub(crate) fn note(&mut self, position: u64, header: &BatchHeader) {
+        self.growing.note(position, header, &self.config);
+    }
+
+    /// What the files of the closed segment hold.
+    pub(crate) fn end(mut self) -> IndexBytes {
+        let growing = &mut self.growing;
+        growing.times.append_last(growing.max_timestamp, growing.max_timestamp_offset);
+        IndexBytes { offsets: growing.offsets.bytes().to_vec(), times: growing.times.bytes().to_vec() }
     }
 }
 
@@ -195,6 +220,24 @@ impl Segment {
         }
     }
 
+    /// As [`Segment::max_timestamp`], for whoever asks again and again: what a closed segment answers is remembered, and
+    /// its index is not kept in memory for it.
+    pub(crate) fn youngest(&self) -> Result<i64, Fault> {
+        if let Some(youngest) = self.youngest.get() {
+            return Ok(*youngest);
+        }
+        let is_loaded = !matches!(&*self.index.read(), Index::NotLoaded);
+        let youngest = self.max_timestamp()?;
+        if self.is_sealed() && !self.damaged.load(Ordering::Acquire) {
+            // Another thread found the same.
+            let _ = self.youngest.set(youngest);
+        }
+        if !is_loaded {
+            self.forget_index();
+        }
+        Ok(youngest)
+    }
+
     /// An offset at or before which no record is as young as `timestamp`, to start a search by time from.
     pub(crate) fn offset_before(&self, timestamp: i64) -> Result<Offset, Fault> {
         if self.damaged.load(Ordering::Acquire) {
@@ -291,7 +334,9 @@ impl Segment {
         loop {
             // Checked: a length that is wrong would hide what it steps over from every later search.
             match scan.next(true)? {
-                Step::Batch { position, header } if order.takes(&header) => {
+                Step::Batch { position, header }
+                    if order.takes(&header) && self.knows(position, &header)? =>
+                {
                     growing.note(position, &header, &self.config);
                     order.pass(&header);
                 }

@@ -9,6 +9,7 @@
 //! - A sealed segment's index files are exact: no zero tail, and the last time entry is its youngest record.
 
 mod copy;
+mod digest;
 mod index;
 pub(crate) mod name;
 pub(crate) mod offset_index;
@@ -30,6 +31,9 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, OnceLock, Ordering, RwLock};
 use crate::types::Offset;
 
 pub(crate) use copy::IndexBytes;
+use digest::Digest;
+pub(crate) use digest::{DigestDraft, reader as digest_reader};
+pub(crate) use index::IndexDraft;
 use index::{Growing, Index};
 use scan::Order;
 pub(crate) use scan::{Scan, Step};
@@ -40,8 +44,12 @@ pub(crate) use verify::{Disagreement, IndexCheck};
 /// The settings a segment follows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentConfig {
-    /// Offsets follow one another without gaps.
+    /// Made by this crate: no old formats.
+    pub(crate) ours: bool,
+    /// Offsets follow one another without gaps: ours, and never compacted.
     pub(crate) contiguous: bool,
+    /// Another process writes, and may put other bytes under its names.
+    pub(crate) followed: bool,
     pub(crate) index_interval_bytes: u64,
     pub(crate) segment_index_bytes: u64,
     /// Nobody cuts its closed files any more: they may be mapped.
@@ -89,9 +97,13 @@ pub(crate) struct Segment {
     dir: Arc<Path>,
     storage: Arc<dyn Storage>,
     config: SegmentConfig,
+    /// The name of the `.log`, where it has not its own while segments are exchanged.
+    stand_in: Option<PathBuf>,
     log: OnceLock<Arc<dyn File>>,
     map: OnceLock<Option<Arc<Map>>>,
     index: RwLock<Index>,
+    /// Of a closed segment that may have gaps.
+    digest: OnceLock<Option<Digest>>,
     aborted: RwLock<Aborted>,
     /// Bytes handed to the operating system. Only the append lock's holder moves it.
     written: AtomicU64,
@@ -99,6 +111,8 @@ pub(crate) struct Segment {
     sealed: AtomicBool,
     /// The index was made stepping over damage: it does not know the times of what lies there.
     damaged: AtomicBool,
+    /// Its youngest timestamp, once it was asked for and can not change any more.
+    youngest: OnceLock<i64>,
     /// Bytes known to be on the device.
     synced: AtomicU64,
     /// Whether the directory entry is on the device.
@@ -153,14 +167,17 @@ impl Segment {
             dir: Arc::clone(dir),
             storage: Arc::clone(storage),
             config,
+            stand_in: None,
             log: OnceLock::new(),
             map: OnceLock::new(),
             index: RwLock::new(Index::NotLoaded),
+            digest: OnceLock::new(),
             aborted: RwLock::new(Aborted::InFile),
             written: AtomicU64::new(0),
             visible: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
+            youngest: OnceLock::new(),
             synced: AtomicU64::new(0),
             entry_synced: AtomicBool::new(true),
             pins: Arc::clone(pins),
@@ -173,7 +190,18 @@ impl Segment {
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        self.dir.join(name::log(self.base))
+        self.stand_in.clone().unwrap_or_else(|| self.dir.join(name::log(self.base)))
+    }
+
+    /// Reads its `.log` from another name, the one it has in the middle of an exchange.
+    pub(crate) fn standing_in(mut self, log: Option<PathBuf>) -> Self {
+        self.stand_in = log;
+        self
+    }
+
+    /// Whether its offsets follow one another without gaps.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.config.contiguous
     }
 
     /// Bytes handed to the operating system.
@@ -228,7 +256,33 @@ impl Segment {
             return Ok(file);
         }
         let file = self.storage.open(&self.path(), how)?;
+        if self.config.followed && self.is_sealed() && file.len()? != self.written() {
+            let why = "it was exchanged for another".to_owned();
+            return Err(ErrorKind::BadFile { file: self.path(), why }.into());
+        }
         Ok(self.log.get_or_init(|| file))
+    }
+
+    /// Opens the `.log`, and what is asked with it: who holds this segment reads on when its names go, or lead to another
+    /// one's bytes, and the space is given back when the last of them lets go.
+    pub(crate) fn hold_files(&self) -> Result<()> {
+        self.file(Open::Read)?;
+        self.digest()?;
+        self.aborted()?;
+        match self.with_index(|_, _| ()) {
+            Err(Fault::Disk(error)) => Err(error),
+            Ok(()) | Err(Fault::Bytes { .. }) => Ok(()),
+        }
+    }
+
+    /// The youngest timestamp of its first batch, if it has one.
+    pub(crate) fn first_timestamp(&self) -> Result<Option<i64>, Fault> {
+        let visible = self.visible();
+        if visible == 0 {
+            Ok(None)
+        } else {
+            self.header_at(0, visible).map(|first| Some(first.max_timestamp))
+        }
     }
 
     /// Writes batches behind the last, in one operation. They are not counted before [`Segment::publish`].
@@ -263,13 +317,24 @@ impl Segment {
         self.written.store(at, Ordering::Release);
     }
 
-    /// Makes what was written before the call durable: first the directory entry, then the contents.
-    pub(crate) fn sync(&self) -> Result<()> {
-        let written = self.written();
+    /// Makes the directory entry durable.
+    pub(crate) fn sync_name(&self) -> Result<()> {
         if !self.entry_synced.load(Ordering::Acquire) {
             self.storage.sync_dir(&self.dir)?;
             self.entry_synced.store(true, Ordering::Release);
         }
+        Ok(())
+    }
+
+    /// When the file was last written, in milliseconds since 1970.
+    pub(crate) fn modified_ms(&self) -> Result<i64> {
+        self.file(Open::Read)?.modified_ms()
+    }
+
+    /// Makes what was written before the call durable: first the directory entry, then the contents.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let written = self.written();
+        self.sync_name()?;
         // Without it records that do not count would.
         self.flush_aborted(true)?;
         if self.synced.load(Ordering::Acquire) < written {
@@ -325,7 +390,9 @@ impl Segment {
         }
         loop {
             match scan.next(true)? {
-                Step::Batch { position, header } if order.takes(&header) => {
+                Step::Batch { position, header }
+                    if order.takes(&header) && self.knows(position, &header)? =>
+                {
                     if header.last_offset() >= offset {
                         let header = self.with_base(position, header)?;
                         return Ok(Some(Landing { position, header, expected_base: order.expected }));
@@ -383,13 +450,14 @@ impl Segment {
         if header.is_legacy() {
             self.check_legacy(position, &header)?;
         }
+        self.check_header(position, &header)?;
         Ok(header)
     }
 
     /// A message of an old format in a log of ours is none, and elsewhere it is believed only with its checksum.
     #[cold]
     fn check_legacy(&self, position: u64, header: &BatchHeader) -> Result<(), Fault> {
-        let checked = match self.config.contiguous {
+        let checked = match self.config.ours {
             true => Err(Invalid::Magic(header.magic)),
             false => verify_crc(self.read(position, header.size() as u64)?.bytes(), header),
         };
@@ -409,7 +477,7 @@ impl Segment {
     /// A walk over its batches, by `file`.
     pub(crate) fn scan<'f>(&self, file: &'f dyn File, position: u64, end: u64) -> Scan<'f> {
         let scan = Scan::new(file, position, end);
-        if self.config.contiguous { scan } else { scan.of_broker(self.base) }
+        if self.config.ours { scan } else { scan.of_broker(self.base) }
     }
 
     /// `len` visible bytes at `position`: a piece of the map when sealed, else a copy on the heap.
