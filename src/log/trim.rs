@@ -22,7 +22,7 @@ use crate::segment::name::{self, DELETED_SUFFIX};
 use crate::segment::{Fault, Segment};
 use crate::storage::replace;
 use crate::sync::{Arc, MutexGuard, Ordering};
-use crate::types::Offset;
+use crate::types::{Durability, Offset};
 
 /// How long a file that could not be removed is left alone.
 const RETRY: Duration = Duration::from_secs(30);
@@ -134,7 +134,8 @@ impl Log {
     /// hand any more.
     fn settle(self: &Arc<Self>) -> Result<Offset> {
         let lead = self.lead_until(None).ok_or(ErrorKind::Closed)?;
-        let (active, ..) = self.sync(false)?;
+        // As every commit: what is written is covered, or goes on waiting for its own.
+        let (active, ..) = self.sync(self.config().durability == Durability::Disk)?;
         drop(lead);
         match active.sync_name() {
             Ok(()) => Ok(active.base()),
