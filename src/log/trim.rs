@@ -1,7 +1,8 @@
 //! The front of a log, which moves forward: what retention and delete-records take away.
 //!
 //! Invariants:
-//! - A start is durable, in both files that tell it, before readers see it, and they see it before anything is unlinked.
+//! - A start is durable, in both files that tell it, before readers see it, and they see it before anything is
+//!   unlinked.
 //! - Only closed, synced segments go, that are committed. What takes their place as the active one has a durable name.
 //! - Who reads in a segment that goes reads on: its file is held open, and its space given back when the last one lets
 //!   go.
@@ -310,8 +311,8 @@ impl Log {
         result.and(self.context.storage.sync_dir(&self.dir))
     }
 
-    /// As [`Log::append`], for callers that may wait: a full disk, or store, gets room made first, if there is any to be
-    /// made.
+    /// As [`Log::append`], for callers that may wait: a full disk, or store, gets room made first, if there is any to
+    /// be made.
     pub(crate) fn append_making_room(
         self: &Arc<Self>,
         batches: &mut [Sealed],

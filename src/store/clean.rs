@@ -4,8 +4,8 @@
 //! without threads, and whoever needs room does at once.
 //!
 //! Invariants:
-//! - One at a time is at it (`Turn`): a flag, not a lock, since the user's [`GroupPositions`](crate::GroupPositions) are
-//!   asked meanwhile.
+//! - One at a time is at it (`Turn`): a flag, not a lock, since the user's [`GroupPositions`](crate::GroupPositions)
+//!   are asked meanwhile.
 //! - The files that tell where logs start are durable before readers see a start, and that before anything is unlinked.
 //! - A partition that can not be cleaned keeps no other from being.
 
@@ -51,8 +51,8 @@ pub struct RetentionRun {
     pub segments: u64,
     /// Their bytes. With `file.delete.delay.ms` the disk has them back later.
     pub bytes: u64,
-    /// How far the wall clock is ahead of what the steady clock proves: if not zero, nothing was deleted for an age that
-    /// only the wall clock gives it. See [`Store::trust_clock`].
+    /// How far the wall clock is ahead of what the steady clock proves: if not zero, nothing was deleted for an age
+    /// that only the wall clock gives it. See [`Store::trust_clock`].
     pub clock_ahead: Duration,
 }
 
@@ -216,8 +216,8 @@ impl Store {
     /// Believes the wall clock, after it was set right.
     ///
     /// Retention by time believes the wall clock only as far as a clock that nobody sets confirms it: one that jumped
-    /// forward by more than five minutes would make everything old at once. Until this is called, the clock is set back,
-    /// or the store is opened anew, records grow old by the steady clock.
+    /// forward by more than five minutes would make everything old at once. Until this is called, the clock is set
+    /// back, or the store is opened anew, records grow old by the steady clock.
     pub fn trust_clock(&self) {
         let context = &self.shared().context;
         context.upkeep.believe(context.clock.as_ref());

@@ -93,8 +93,8 @@ impl StoreOptions {
         self
     }
 
-    /// `log.retention.check.interval.ms`: how often it is looked for segments that may go, at least every millisecond (0
-    /// counts as 1). Default 300,000. The first look comes after that, or after 30 seconds if that is sooner.
+    /// `log.retention.check.interval.ms`: how often it is looked for segments that may go, at least every millisecond
+    /// (0 counts as 1). Default 300,000. The first look comes after that, or after 30 seconds if that is sooner.
     #[must_use]
     pub fn retention_check_interval_ms(mut self, ms: u64) -> Self {
         self.retention_check_interval = Duration::from_millis(ms.max(1));
@@ -114,8 +114,8 @@ impl StoreOptions {
     }
 
     /// Who knows how far groups have read, for topics that keep records for them
-    /// ([`TopicConfig::hold_for`](crate::TopicConfig::hold_for)). Without it such records are kept as long as the bounds
-    /// of the topic allow.
+    /// ([`TopicConfig::hold_for`](crate::TopicConfig::hold_for)). Without it such records are kept as long as the
+    /// bounds of the topic allow.
     #[must_use]
     pub fn group_positions(mut self, positions: impl GroupPositions + 'static) -> Self {
         self.group_positions = Some(Arc::new(positions));
