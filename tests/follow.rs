@@ -445,6 +445,33 @@ fn while_a_compaction_exchanges_segments_a_reader_goes_on_with_what_it_has() {
 }
 
 #[test]
+fn where_a_recovery_would_end_the_log_a_reader_ends_it_with_every_look() {
+    let mut writer = Writer::new(small_segments().durability(Durability::PageCache));
+    writer.append(20, Acks::All);
+    let image = writer.home.path().join("image");
+    copy(&writer.dir(), &image);
+    // A crash left the first segment with bytes behind its last batch, and others behind that.
+    let logs = log_files(&image);
+    assert!(logs.len() > 2);
+    let end: i64 = logs[1].file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let mut first = fs::read(&logs[0]).unwrap();
+    first.extend([0; 300]);
+    fs::write(&logs[0], first).unwrap();
+    let clock = ManualClock::new(1);
+    let reader = Store::options().clock(clock.clone()).open_read_only(&image).unwrap();
+    let partition = reader.topic("t").unwrap().partition(0).unwrap();
+    for _ in 0..3 {
+        assert_eq!(partition.high_watermark(), end);
+        assert_eq!(partition.read(0, 1 << 20).unwrap().len(), end as usize);
+        // The names are looked at again.
+        clock.advance(Duration::from_secs(1));
+    }
+    let recovered = Store::open(&image).unwrap();
+    assert_eq!(recovered.topic("t").unwrap().partition(0).unwrap().high_watermark(), end);
+    assert_eq!(partition.high_watermark(), end);
+}
+
+#[test]
 fn a_slot_that_says_nothing_sensible_moves_nobody() {
     let mut writer = Writer::new(TopicConfig::default());
     writer.append(2, Acks::All);

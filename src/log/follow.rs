@@ -244,7 +244,8 @@ impl Log {
             }
         }
         let end = self.high_watermark();
-        if end == active.base() {
+        // What lies behind the last whole batch is on its way, or the log ends there, whatever follows.
+        if end == active.base() || active.written() < len {
             return Ok(None);
         }
         // The next segment begins where this one ends.
@@ -425,7 +426,8 @@ impl Log {
     fn hints(&self, why: Reload) -> Result<OpenHints> {
         Ok(OpenHints {
             recovery_point: match why {
-                Reload::Names | Reload::Moved => Some(self.high_watermark()),
+                // Up to the last record, not behind it: whether its segment ends there is looked at again.
+                Reload::Names | Reload::Moved => Some(self.high_watermark().saturating_sub(1)),
                 Reload::Cut => self.told(RECOVERY_POINTS)?,
             },
             log_start: self.told(LOG_STARTS)?,

@@ -35,7 +35,7 @@ pub(super) struct Opened {
     pub(super) catalog: Catalog,
     pub(super) topics: Topics,
     pub(super) checkpoints: Checkpoints,
-    /// The store had been closed in order.
+    /// The store had been closed in order, and nobody else can have opened it since.
     clean: bool,
     pub(super) report: RecoveryReport,
 }
@@ -86,7 +86,7 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
         catalog,
         topics: Topics::default(),
         checkpoints: Checkpoints { recovery_points, log_starts },
-        clean,
+        clean: clean && !context.read_only,
         report,
     };
     let mut found = partition_dirs(&entries);
