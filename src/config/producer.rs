@@ -19,6 +19,9 @@ use crate::types::{Acks, Compression};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerConfig {
     pub(crate) acks: Acks,
+    /// `None`: where `acks` allows it.
+    enable_idempotence: Option<bool>,
+    pub(crate) name: Option<Arc<str>>,
     pub(crate) compression: Compression,
     /// By codec, as far as they were set.
     levels: Levels,
@@ -69,6 +72,8 @@ impl Default for ProducerConfig {
     fn default() -> Self {
         ProducerConfig {
             acks: Acks::All,
+            enable_idempotence: None,
+            name: None,
             compression: Compression::None,
             levels: Levels::default(),
             batch_size: 16_384,
@@ -88,6 +93,32 @@ impl ProducerConfig {
     #[must_use]
     pub fn acks(mut self, acks: Acks) -> Self {
         self.acks = acks;
+        self
+    }
+
+    /// `enable.idempotence`: whether each batch carries an id and a number, by which the log knows one that it has
+    /// already, and one that does not follow on the last. Default: yes with [`Acks::All`], no with others, as in
+    /// Kafka; asked for with others it is an error.
+    #[must_use]
+    pub fn enable_idempotence(mut self, enable: bool) -> Self {
+        self.enable_idempotence = Some(enable);
+        self
+    }
+
+    /// Whether batches carry an id and a number.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.enable_idempotence.unwrap_or(self.acks == Acks::All)
+    }
+
+    /// `producer.name` (Kafka has none): who the producer is when the program runs again, 1 to 249 of
+    /// `[a-zA-Z0-9._-]`. Default: nobody.
+    ///
+    /// A store has at most one producer of a name at a time: opening another ends the one before
+    /// ([`ErrorKind::ProducerFenced`](crate::ErrorKind::ProducerFenced)), wherever that is held. What it promises is
+    /// said in [exactly once](crate::guide::exactly_once).
+    #[must_use]
+    pub fn producer_name(mut self, name: &str) -> Self {
+        self.name = Some(name.into());
         self
     }
 
@@ -221,6 +252,8 @@ impl ProducerConfig {
                     _ => return Err(invalid("acks", value, "is none of 0, 1, all")),
                 }
             }
+            "enable.idempotence" => self.enable_idempotence = Some(parse("enable.idempotence", value)?),
+            "producer.name" => self.name = Some(value.trim().into()),
             "compression.type" => self.compression = parse("compression.type", value)?,
             "compression.zstd.level" => self.levels.zstd = level("compression.zstd.level")?,
             "compression.gzip.level" => self.levels.gzip = level("compression.gzip.level")?,
@@ -264,6 +297,18 @@ impl ProducerConfig {
             true,
             "contradicts a partitioner of your own, which sees the keys",
         )?;
+        let idempotent = self.is_idempotent();
+        check(
+            !idempotent || self.acks == Acks::All,
+            "enable.idempotence",
+            true,
+            "needs acks=all: without them nobody knows what is stored",
+        )?;
+        if let Some(name) = &self.name {
+            let is_name = crate::types::TopicName::new(name).is_ok();
+            check(is_name, "producer.name", name, "must be 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")?;
+            check(idempotent, "producer.name", name, "needs enable.idempotence")?;
+        }
         if let Some(level) = self.levels.gzip {
             check((1..=9).contains(&level), "compression.gzip.level", level, "must be 1 to 9")?;
         }
@@ -289,6 +334,10 @@ mod tests {
         assert!(ProducerConfig::default().buffer_memory(100).validate().is_err());
         assert!(ProducerConfig::default().batch_size(usize::MAX).validate().is_err());
         assert!(ProducerConfig::default().linger_ms(200_000).validate().is_err());
+        assert!(ProducerConfig::default().producer_name("").validate().is_err());
+        assert!(ProducerConfig::default().producer_name("a b").validate().is_err());
+        let without = ProducerConfig::default().enable_idempotence(false);
+        assert!(without.validate().is_ok() && without.producer_name("a").validate().is_err());
         assert!(ProducerConfig::default().gzip_level(10).validate().is_err());
         assert!(ProducerConfig::default().zstd_level(23).validate().is_err());
         assert!(ProducerConfig::from_properties([("acks", "all"), ("acks", "0")]).is_err());
@@ -300,9 +349,21 @@ mod tests {
     }
 
     #[test]
+    fn l08_idempotence_asked_for_needs_all_acks_and_is_off_without_them_otherwise() {
+        for (acks, default) in [(Acks::All, true), (Acks::Leader, false), (Acks::None, false)] {
+            let config = ProducerConfig::default().acks(acks);
+            assert_eq!(config.is_idempotent(), default, "{acks:?}");
+            assert_eq!(config.clone().enable_idempotence(true).validate().is_ok(), default, "{acks:?}");
+            assert!(config.enable_idempotence(false).validate().is_ok());
+        }
+    }
+
+    #[test]
     fn every_property_is_set_by_its_kafka_name() {
         let config = ProducerConfig::from_properties([
             ("acks", "all"),
+            ("enable.idempotence", "true"),
+            ("producer.name", "import"),
             ("compression.type", "none"),
             ("batch.size", "1000"),
             ("linger.ms", "7"),
@@ -314,6 +375,8 @@ mod tests {
         ])
         .unwrap();
         let same = ProducerConfig::default()
+            .enable_idempotence(true)
+            .producer_name("import")
             .batch_size(1_000)
             .linger_ms(7)
             .buffer_memory(5_000)

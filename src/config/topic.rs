@@ -34,8 +34,24 @@ pub struct TopicConfig {
     /// `None`: as the producer says.
     pub(crate) compression: Option<Compression>,
     pub(crate) cleanup: Cleanup,
+    pub(crate) min_cleanable_dirty_ratio: Ratio,
+    pub(crate) min_compaction_lag_ms: u64,
+    pub(crate) max_compaction_lag_ms: u64,
+    pub(crate) delete_retention_ms: u64,
     pub(crate) retention: Retention,
 }
+
+/// A share of 0 to 1, compared by its bits: what was read is what was written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ratio(pub(crate) f64);
+
+impl PartialEq for Ratio {
+    fn eq(&self, other: &Ratio) -> bool {
+        self.0.to_bits() == other.0.to_bits()
+    }
+}
+
+impl Eq for Ratio {}
 
 impl Default for TopicConfig {
     fn default() -> Self {
@@ -55,6 +71,10 @@ impl Default for TopicConfig {
             timestamp_after_max_ms: NO_LIMIT_MS,
             compression: None,
             cleanup: Cleanup::DELETE,
+            min_cleanable_dirty_ratio: Ratio(0.5),
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: NO_LIMIT_MS,
+            delete_retention_ms: 86_400_000,
             retention: Retention::default(),
         }
     }
@@ -147,10 +167,52 @@ impl TopicConfig {
     }
 
     /// `cleanup.policy`: what becomes of old records. Default [`Cleanup::DELETE`].
+    ///
+    /// A topic that is compacted takes records with a key only, as Kafka does.
     #[must_use]
     pub fn cleanup_policy(mut self, cleanup: Cleanup) -> Self {
         self.cleanup = cleanup;
         self
+    }
+
+    /// `min.cleanable.dirty.ratio`: a log is compacted when more than this share of its closed segments was never
+    /// compacted. Default 0.5: at most half of the log are records that a later one replaced.
+    #[must_use]
+    pub fn min_cleanable_dirty_ratio(mut self, ratio: f64) -> Self {
+        self.min_cleanable_dirty_ratio = Ratio(ratio);
+        self
+    }
+
+    /// `min.compaction.lag.ms`: records younger than this are not compacted. Default 0.
+    #[must_use]
+    pub fn min_compaction_lag_ms(mut self, ms: u64) -> Self {
+        self.min_compaction_lag_ms = ms;
+        self
+    }
+
+    /// `max.compaction.lag.ms`: records older than this make their log be compacted, whatever the ratio; it also closes
+    /// segments earlier than `segment.ms`. Default: no limit.
+    #[must_use]
+    pub fn max_compaction_lag_ms(mut self, ms: u64) -> Self {
+        self.max_compaction_lag_ms = ms;
+        self
+    }
+
+    /// `delete.retention.ms`: how long a tombstone (a record without a value) stays after the compaction that met it
+    /// first, for readers that began before. Default one day.
+    #[must_use]
+    pub fn delete_retention_ms(mut self, ms: u64) -> Self {
+        self.delete_retention_ms = ms;
+        self
+    }
+
+    /// `segment.ms`, or what `max.compaction.lag.ms` makes of it.
+    pub(crate) fn roll_ms(&self) -> u64 {
+        if self.cleanup.compact {
+            self.segment_ms.min(self.max_compaction_lag_ms.max(1))
+        } else {
+            self.segment_ms
+        }
     }
 
     /// Checks every value and the relations between them.
@@ -187,6 +249,25 @@ impl TopicConfig {
             "must be 61 bytes to 100 MiB",
         )?;
         check(self.flush_ms >= 1, "flush.ms", self.flush_ms, "must be at least 1")?;
+        check(
+            (0.0..=1.0).contains(&self.min_cleanable_dirty_ratio.0),
+            "min.cleanable.dirty.ratio",
+            self.min_cleanable_dirty_ratio.0,
+            "must be 0 to 1",
+        )?;
+        for (name, ms) in [
+            ("min.compaction.lag.ms", self.min_compaction_lag_ms),
+            ("max.compaction.lag.ms", self.max_compaction_lag_ms),
+            ("delete.retention.ms", self.delete_retention_ms),
+        ] {
+            check(ms <= NO_LIMIT_MS, name, ms, "must be at most 9223372036854775807")?;
+        }
+        check(
+            self.min_compaction_lag_ms <= self.max_compaction_lag_ms,
+            "min.compaction.lag.ms",
+            self.min_compaction_lag_ms,
+            "must be at most max.compaction.lag.ms",
+        )?;
         self.retention.validate()?;
         self.compression.unwrap_or_default().available()
     }
@@ -208,6 +289,10 @@ impl TopicConfig {
             ("message.timestamp.after.max.ms", self.timestamp_after_max_ms.to_string()),
             ("compression.type", compression_name(self.compression)),
             ("cleanup.policy", self.cleanup.to_string()),
+            ("min.cleanable.dirty.ratio", self.min_cleanable_dirty_ratio.0.to_string()),
+            ("min.compaction.lag.ms", self.min_compaction_lag_ms.to_string()),
+            ("max.compaction.lag.ms", self.max_compaction_lag_ms.to_string()),
+            ("delete.retention.ms", self.delete_retention_ms.to_string()),
         ];
         properties.extend(self.retention.properties());
         properties
@@ -329,6 +414,12 @@ impl TopicConfig {
                 }
             }
             "cleanup.policy" => self.cleanup = value.parse()?,
+            "min.cleanable.dirty.ratio" => {
+                self.min_cleanable_dirty_ratio = Ratio(parse("min.cleanable.dirty.ratio", value)?);
+            }
+            "min.compaction.lag.ms" => self.min_compaction_lag_ms = parse("min.compaction.lag.ms", value)?,
+            "max.compaction.lag.ms" => self.max_compaction_lag_ms = parse("max.compaction.lag.ms", value)?,
+            "delete.retention.ms" => self.delete_retention_ms = parse("delete.retention.ms", value)?,
             _ if self.retention.set(name, value)? => {}
             _ => return Err(unknown(name)),
         }
@@ -357,6 +448,10 @@ mod tests {
             .timestamp_after_max_ms(6)
             .compression(Compression::None)
             .cleanup_policy(Cleanup::COMPACT_DELETE)
+            .min_cleanable_dirty_ratio(0.125)
+            .min_compaction_lag_ms(7)
+            .max_compaction_lag_ms(8)
+            .delete_retention_ms(9)
             .retention_ms(8)
             .retention_bytes(1 << 40)
             .file_delete_delay_ms(60_000)
@@ -375,6 +470,12 @@ mod tests {
         let mut config = TopicConfig::default();
         assert!(config.set("segment.byte", "1").is_err());
         assert!(config.set("segment.bytes", "many").is_err());
+        assert!(config.set("cleanup.policy", "compact,shred").is_err());
+        config.set("cleanup.policy", "delete , compact").unwrap();
+        assert_eq!(config.cleanup, Cleanup::COMPACT_DELETE);
+        assert!(TopicConfig::default().min_cleanable_dirty_ratio(f64::NAN).validate().is_err());
+        assert!(TopicConfig::default().min_cleanable_dirty_ratio(1.5).validate().is_err());
+        assert!(TopicConfig::default().min_compaction_lag_ms(2).max_compaction_lag_ms(1).validate().is_err());
         assert!(TopicConfig::default().partitions(0).validate().is_err());
         assert!(TopicConfig::default().segment_bytes(1 << 31).validate().is_err());
         assert!(TopicConfig::default().segment_index_bytes(8).validate().is_err());

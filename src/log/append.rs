@@ -1,5 +1,7 @@
 //! From sealed batches to bytes in the active segment: offsets, one write, publish.
 
+use super::producer_state::goes_on;
+use super::producers::First;
 use super::roll::{RollCheck, should_roll};
 use super::trim::is_full;
 use super::{Log, Tail, callback};
@@ -17,7 +19,21 @@ const SEALED_MAX: usize = 16;
 impl Log {
     /// Appends the first of `batches`, and as many more as go into the same segment, with one write. Returns how
     /// many; their headers then carry their offsets. On an error nothing was appended.
+    ///
+    /// A batch that its producer has sent before is not appended again, and carries the offsets that it got then.
     pub(crate) fn append(
+        self: &Arc<Self>,
+        batches: &mut [Sealed],
+        expected_end: Option<Offset>,
+    ) -> Result<usize> {
+        let count = self.append_quietly(batches, expected_end);
+        self.tell_append(count.is_ok());
+        count
+    }
+
+    /// As [`Log::append`], for a caller that holds a lock: nobody is told of it, so nothing of a user's runs. When the
+    /// lock is given back, [`Log::tell_append`] must follow.
+    pub(crate) fn append_quietly(
         self: &Arc<Self>,
         batches: &mut [Sealed],
         expected_end: Option<Offset>,
@@ -25,24 +41,39 @@ impl Log {
         let config = self.config();
         let fitting = fitting(&config, batches)?;
         let batches = batches.get_mut(..fitting).unwrap_or_default();
+        self.ready_producers()?;
         if config.timestamp_type == TimestampType::LogAppendTime {
             // A checksum: before the lock.
             batches.iter_mut().for_each(|batch| batch.stamp_append_time(self.context.clock.now_ms()));
         }
         let wanted: u64 = batches.iter().map(|batch| batch.bytes().len() as u64).sum();
-        let written = (self.context.upkeep.quota.admit(wanted))
-            .and_then(|()| self.roomy_tail(batches, expected_end))
-            .and_then(|mut tail| self.write(&mut tail, batches));
+        let admitted = self.context.upkeep.quota.admit(wanted);
+        let written = admitted.and_then(|()| self.roomy_tail(batches, expected_end)).and_then(
+            |(mut tail, first)| match (first, &mut *batches) {
+                (First::Duplicate { base_offset, timestamp }, [batch, ..]) => {
+                    batch.place_duplicate(base_offset, self.leader_epoch, timestamp);
+                    Ok(1)
+                }
+                (_, batches) => self.write(&mut tail, batches),
+            },
+        );
         if written.as_ref().is_err_and(is_full) {
             self.context.upkeep.ask();
         }
+        written
+    }
+
+    /// Tells readers and those who sync that something was appended; those who wait, that the log failed.
+    pub(crate) fn tell_append(self: &Arc<Self>, appended: bool) {
         if self.failure().is_some() {
             self.tell_failure();
             self.run_completions();
         }
-        let count = written?;
+        if !appended {
+            return;
+        }
         self.context.unsynced.note_dirty(self);
-        match config.durability {
+        match self.config().durability {
             Durability::PageCache => {
                 self.bells.ring();
                 if self.flush.sealed_len() > 0 {
@@ -55,7 +86,6 @@ impl Log {
                 self.mark_dirty();
             }
         }
-        Ok(count)
     }
 
     /// A directory of others can end anywhere: no offset may pass the last one there is.
@@ -69,8 +99,12 @@ impl Log {
         Err(ErrorKind::Damaged { topic: self.topic.to_string(), partition: self.partition, why }.into())
     }
 
-    /// The tail, with an active segment that has room for the first batch.
-    fn roomy_tail(&self, batches: &[Sealed], expected_end: Option<Offset>) -> Result<MutexGuard<'_, Tail>> {
+    /// The tail, with an active segment that has room for the first batch, unless that is in the log already.
+    fn roomy_tail(
+        &self,
+        batches: &[Sealed],
+        expected_end: Option<Offset>,
+    ) -> Result<(MutexGuard<'_, Tail>, First)> {
         let mut tail = self.tail.lock();
         loop {
             while tail.rolling {
@@ -84,12 +118,16 @@ impl Log {
                 let (topic, partition, actual) = (self.topic.to_string(), self.partition, tail.next_offset);
                 return Err(ErrorKind::OffsetMismatch { topic, partition, expected, actual }.into());
             }
+            let first = batches.first().map_or(Ok(First::Append), |batch| self.check_first(batch))?;
+            if matches!(first, First::Duplicate { .. }) {
+                return Ok((tail, first));
+            }
             let config = self.config();
             let full = batches
                 .first()
                 .is_some_and(|batch| self.is_full_for(&config, &tail, &[], tail.next_offset, batch));
             if !full {
-                return Ok(tail);
+                return Ok((tail, first));
             }
             tail = self.roll_with(tail, &config)?;
         }
@@ -116,8 +154,12 @@ impl Log {
         rolled.map(|_| tail)
     }
 
-    /// Closes the active segment, if it holds anything and the log's end is as wanted, and makes the next. Whether the
-    /// active segment is empty now.
+    /// Closes the active segment, if it holds anything, and makes the next.
+    pub(crate) fn roll_active(self: &Arc<Self>) -> Result<()> {
+        self.roll_active_if(|_| true).map(drop)
+    }
+
+    /// As [`Log::roll_active`], if the log's end is as wanted. Whether the active segment is empty now.
     pub(super) fn roll_active_if(self: &Arc<Self>, wanted: impl Fn(Offset) -> bool) -> Result<bool> {
         let config = self.config();
         let mut tail = self.tail.lock();
@@ -178,7 +220,9 @@ impl Log {
             .split_at_mut_checked(count)
             .and_then(|(pending, rest)| Some((&*pending, rest.first_mut()?)))
         {
-            if count > 0 && self.is_full_for(&config, tail, pending, next, batch) {
+            if count > 0
+                && (self.is_full_for(&config, tail, pending, next, batch) || !may_follow(pending, batch))
+            {
                 break;
             }
             batch.place(next, self.leader_epoch);
@@ -194,6 +238,7 @@ impl Log {
         };
         let position = written
             .map_err(|failed| if failed.cut_back { failed.error } else { self.fail(&failed.error) })?;
+        self.take_in(&tail.active, group);
         tail.active.publish(position, group.iter().map(Sealed::header));
         tail.next_offset = next;
         self.written.add_alone(records, bytes);
@@ -214,6 +259,11 @@ impl Log {
     /// Closes the active segment and makes the next, outside the tail's lock: `rolling` keeps others away.
     fn roll(&self, config: &TopicConfig, old: &Arc<Segment>, base: Offset) -> Result<Arc<Segment>> {
         span!("roll", topic = %self.topic, partition = self.partition, base);
+        // First what goes with the segments there are: who sees the new one finds it. A crash may take it.
+        if base > old.base() {
+            let _ = self.take_snapshot(false);
+            let _ = old.flush_aborted(false);
+        }
         let now = self.context.clock.now_ms();
         let new = Segment::create(
             &self.context.storage,
@@ -239,14 +289,15 @@ impl Log {
     }
 
     pub(super) fn jittered_segment_ms(&self, config: &TopicConfig) -> u64 {
-        let jitter = config.segment_jitter_ms.min(config.segment_ms);
+        let roll_ms = config.roll_ms();
+        let jitter = config.segment_jitter_ms.min(roll_ms);
         if jitter == 0 {
-            return config.segment_ms;
+            return roll_ms;
         }
         let mut bytes = [0; 8];
         // No luck with the random source: no jitter is a good value too.
         let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-        config.segment_ms - u64::from_ne_bytes(bytes) % jitter
+        roll_ms - u64::from_ne_bytes(bytes) % jitter
     }
 
     /// Keeps the bound on unsynced bytes: whoever crossed it syncs, or waits for who does. For those who appended,
@@ -272,6 +323,14 @@ impl Log {
         }
         self.context.unsynced.list(self);
     }
+}
+
+/// Whether a batch can go out with one write behind others: of the same producer it must go on where they end. Of
+/// another one nothing is known here.
+fn may_follow(pending: &[Sealed], batch: &Sealed) -> bool {
+    let (header, last) = (batch.header(), pending.last().map(Sealed::header));
+    header.producer_id < 0
+        || last.is_some_and(|last| last.producer_id == header.producer_id && goes_on(last, header))
 }
 
 /// How many batches stand in front of the first that is too large; an error if it is the first of all.

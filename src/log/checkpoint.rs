@@ -12,6 +12,8 @@ use crate::types::Offset;
 pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// First offsets that lie inside a segment; per partition.
 pub(crate) const LOG_STARTS: &str = "log-start-offset-checkpoint";
+/// Where the next compaction begins; per partition that was compacted.
+pub(crate) const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 /// High watermarks; per partition.
 pub(crate) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 /// Leader epochs and where they start; in a partition's directory.

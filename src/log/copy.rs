@@ -26,6 +26,8 @@ pub(crate) struct Moment {
     pub(crate) log_start: Offset,
     /// What lies in `logstead-committed` of a log that ends here, where there is one.
     pub(crate) committed: Option<Vec<u8>>,
+    /// The snapshot of the producers there, where those that lie in the directory are not enough.
+    pub(crate) snapshot: Option<Vec<u8>>,
 }
 
 impl Log {
@@ -47,7 +49,9 @@ impl Log {
             let position = u32::try_from(position).unwrap_or(u32::MAX);
             Committed { segment_base: last.base(), position, end_offset: end }.encode().to_vec()
         });
+        let snapshot = self.snapshot_at(end)?;
         // After the segments: of those that retention took out of the list it is told.
-        Ok(Moment { sealed, last, position, end, log_start: self.log_start().min(end), committed })
+        let log_start = self.log_start().min(end);
+        Ok(Moment { sealed, last, position, end, log_start, committed, snapshot })
     }
 }

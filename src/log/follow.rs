@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::checkpoint::{LEADER_EPOCHS, LOG_STARTS, RECOVERY_POINTS, read_epochs, read_offsets};
 use super::committed::{Committed, FILE_NAME, Slot};
+use super::compact;
 use super::open::Opening;
 use super::start::confirmed;
 use super::{Log, OpenHints};
@@ -35,7 +36,10 @@ use crate::types::{Durability, Offset, ReadOnly};
 const NAMES_AGE: Duration = Duration::from_secs(1);
 
 /// How often files are opened anew while others move them.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 100;
+
+/// Between two of these: an exchange of segments takes some syncs.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Indexes of closed segments that are kept in memory where they can not be mapped.
 const INDEXES_MAX: usize = 8;
@@ -113,11 +117,8 @@ impl Log {
     pub(super) fn look_closely(&self, names: bool) -> Result<()> {
         let Some(follow) = &self.follow else { return Ok(()) };
         let before = self.high_watermark();
-        let (looked, unsure) = {
-            let mut state = follow.state.lock();
-            (self.look_with(&mut state, names), state.unsure)
-        };
-        if self.high_watermark() != before || looked.is_err() || unsure {
+        let looked = self.look_with(&mut follow.state.lock(), names);
+        if self.high_watermark() != before || looked.is_err() {
             self.bells.ring();
         }
         looked
@@ -311,6 +312,9 @@ impl Log {
             return Ok(None);
         }
         state.compared_at = now;
+        if compact::readable(self.context.storage.as_ref(), &self.dir)? != self.compaction.cleaned() {
+            return Ok(Some(Reload::Moved));
+        }
         let identity = self.identity()?;
         let entries = match self.context.storage.list(&self.dir) {
             Ok(entries) if state.identity.is_none() || state.identity == identity => entries,
@@ -398,28 +402,39 @@ impl Log {
                 Opening::new(&self.context, &self.topic, self.partition, &config, hints, &self.source.pins)
                     .and_then(|mut opening| Ok((opening.segments()?, opening)));
             let ((segments, next), mut opening) = match found {
-                Ok((_, opening)) if opening.is_in_flux() => continue,
+                Ok((_, opening)) if opening.is_in_flux() => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
                 Ok(found) => found,
-                Err(error) if is_moved(&error) => continue,
+                // Of a directory that is gone the next comparison tells.
+                Err(error) if is_moved(&error) && self.is_there() => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(error) if is_moved(&error) => break,
                 Err(error) => return Err(error),
             };
             if opening.is_limited() && next < self.high_watermark() {
                 return Ok(());
             }
             let log_start = opening.log_start(&segments);
+            // What is known of them lies with the segments that go.
+            *self.producers.lock() = opening.producers(&segments, log_start, next)?;
             self.go_on_with(segments, why);
+            self.compaction.set_cleaned(opening.cleaned);
             self.log_start.fetch_max(log_start, Ordering::AcqRel);
-            if next < self.high_watermark() {
-                *self.transactions.write() = None;
-            }
             self.publish(next);
             state.reloads += 1;
             state.slot = None;
             return self.remember_last(state);
         }
-        // Of a directory that is gone the next comparison tells.
         state.compared_at = Duration::ZERO;
         Ok(())
+    }
+
+    fn is_there(&self) -> bool {
+        self.context.storage.list(&self.dir).is_ok()
     }
 
     /// What is known without looking: all that was taken so far, or after a cut what the checkpoints prove.
@@ -433,6 +448,7 @@ impl Log {
             log_start: self.told(LOG_STARTS)?,
             clean: false,
             contiguous: self.contiguous,
+            cleaned_to: None,
         })
     }
 
@@ -480,7 +496,7 @@ pub(super) fn while_moving<T>(beside_a_writer: bool, call: impl Fn() -> Result<T
     loop {
         left -= 1;
         match call() {
-            Err(error) if left > 0 && is_moved(&error) => {}
+            Err(error) if left > 0 && is_moved(&error) => std::thread::sleep(PAUSE),
             result => return result,
         }
     }

@@ -8,8 +8,8 @@
 //! - In a `Disk` topic a new segment's directory entry is synced before the high watermark enters it.
 //! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
 //! - A failed sync poisons the log; it is not retried.
-//! - Lock order: `names` → leadership → lane (above) → `tail` → segment list → bell. `flush` is never held while one of
-//!   them is taken.
+//! - Lock order: `names` → leadership → lane (above) → `tail` → `producers` → segment list → bell. `flush` is never held
+//!   while one of them is taken.
 //! - Names of segments are taken away, or given to other bytes, under `names` and only while the log is open: nobody
 //!   touches files that belong to the next log of this directory.
 
@@ -19,17 +19,22 @@ mod bell;
 pub(crate) mod callback;
 pub(crate) mod checkpoint;
 pub(crate) mod committed;
+pub(crate) mod compact;
 mod copy;
 mod figures;
 mod flush;
 mod follow;
 mod lookout;
+pub(crate) mod names;
 mod open;
+pub(crate) mod producer_state;
+mod producers;
 mod read;
 mod records;
 mod recover;
 pub(crate) mod retention;
 mod roll;
+pub(crate) mod snapshot;
 pub(crate) mod start;
 mod survey;
 #[cfg(test)]
@@ -46,18 +51,22 @@ use std::time::Duration;
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{AllPins, SyncCounter, TrafficCounter};
-use crate::segment::name::{self, SegmentFile};
+use crate::segment::name;
 use crate::segment::{Segment, SegmentConfig};
 use crate::storage::{File, Storage};
-use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, Ordering, RwLock};
+use crate::sync::{
+    Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, MutexGuard, OnceLock, Ordering, RwLock,
+};
 use crate::time::Clock;
 use crate::types::{Durability, Offset, ReadOnly, TopicName};
 
 pub(crate) use bell::{Bell, Bells};
+pub use compact::CompactionReport;
 pub(crate) use copy::Moment;
 pub(crate) use figures::LogFigures;
 pub(crate) use flush::{Completion, Source as PendingBatches};
 pub(crate) use lookout::Lookout;
+pub(crate) use names::{Identity, Names};
 pub(crate) use open::OpenHints;
 pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
@@ -95,6 +104,10 @@ pub(crate) struct Context {
     pub(crate) unsynced: Unsynced,
     pub(crate) wake: Wake,
     pub(crate) pins: AllPins,
+    /// Producers that have a name.
+    pub(crate) names: Names,
+    /// How long a partition remembers a producer that writes nothing.
+    pub(crate) producer_id_expiration_ms: u64,
     pub(crate) upkeep: Upkeep,
 }
 
@@ -193,7 +206,11 @@ impl Unsynced {
 
     fn note_dirty(&self, log: &Arc<Log>) {
         if !log.noted_dirty.swap(true, Ordering::SeqCst) {
-            self.dirty.lock().push_back(Arc::clone(log));
+            let mut dirty = self.dirty.lock();
+            // Looked at with the list locked: one that was given up since the write must not come to stay here.
+            if log.failure().is_none() {
+                dirty.push_back(Arc::clone(log));
+            }
         }
     }
 
@@ -232,7 +249,7 @@ pub(crate) struct Log {
     dir: Arc<Path>,
     /// Changed with the tail locked.
     config: RwLock<Arc<TopicConfig>>,
-    /// Offsets follow one another without gaps: made by this crate and never compacted.
+    /// Made by this crate: offsets have no gaps but those of compactions, which the segments know of.
     contiguous: bool,
     leader_epoch: i32,
     tail: Mutex<Tail>,
@@ -264,7 +281,10 @@ pub(crate) struct Log {
     closed: AtomicBool,
     /// In a read-only store.
     follow: Option<follow::Follow>,
-    transactions: RwLock<Option<Arc<transactions::Transactions>>>,
+    producers: Mutex<producers::Producers>,
+    pub(super) compaction: compact::State,
+    /// They were read; never so in a read-only store.
+    producers_ready: AtomicBool,
     pub(crate) bells: Arc<Bells>,
     source: Arc<records::Source>,
 }
@@ -280,6 +300,19 @@ struct Tail {
 }
 
 impl Log {
+    /// Keeps names of closed segments from being taken away, or given to other bytes, until it is dropped.
+    pub(crate) fn keep_names(&self) -> MutexGuard<'_, ()> {
+        self.names.lock()
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        self.topic.as_str()
+    }
+
+    pub(crate) fn partition(&self) -> i32 {
+        self.partition
+    }
+
     pub(crate) fn log_start(&self) -> Offset {
         self.log_start.load(Ordering::Acquire)
     }
@@ -311,20 +344,14 @@ impl Log {
         }
     }
 
-    /// Whether offsets follow one another without gaps.
-    pub(crate) fn is_contiguous(&self) -> bool {
-        self.contiguous
+    /// Which of all logs that the store opened: after a recovery it is another one.
+    pub(crate) fn instance(&self) -> u64 {
+        self.source.instance
     }
 
-    /// Whether a broker left records here and no snapshot of their producers.
-    pub(crate) fn lacks_snapshot(&self) -> bool {
-        let has_one = || {
-            let entries = self.context.storage.list(&self.dir)?;
-            Ok::<_, Error>(
-                entries.iter().any(|e| matches!(SegmentFile::parse(&e.name), Some(SegmentFile::Snapshot(_)))),
-            )
-        };
-        !self.contiguous && self.log_end() > self.log_start() && !has_one().unwrap_or(false)
+    /// Whether it was made by this crate.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.contiguous
     }
 
     /// The log start, when anything was deleted. Kafka remembers it only inside a segment: here it also tells which
@@ -394,9 +421,12 @@ impl Log {
         let _ = self.sync_everything();
     }
 
-    fn segment_config(config: &TopicConfig, contiguous: bool) -> SegmentConfig {
+    /// Of a segment that was never compacted, in a log that is `ours` or not.
+    fn segment_config(config: &TopicConfig, ours: bool) -> SegmentConfig {
         SegmentConfig {
-            contiguous,
+            ours,
+            contiguous: ours,
+            followed: false,
             index_interval_bytes: config.index_interval_bytes,
             segment_index_bytes: config.segment_index_bytes,
             maps: true,
@@ -425,12 +455,17 @@ impl Log {
             file.sync_data()?;
         }
         active.end_index();
-        active.sync_index()
+        active.flush_aborted(true)?;
+        active.sync_index()?;
+        self.take_last_snapshot();
+        Ok(())
     }
 
     /// Gives the files up, to a log that is opened anew or to nobody: when this returns, none of them is written
     /// through this log any more. Those who still wait here are told `why`.
     pub(crate) fn abandon(self: &Arc<Self>, why: ErrorKind) {
+        // First: whoever is refused from now on hears why.
+        let _ = self.failure.set(why.into());
         self.closed.store(true, Ordering::Release);
         {
             let mut tail = self.tail.lock();
@@ -440,9 +475,7 @@ impl Log {
         }
         drop(self.names.lock());
         // Who leads has files in hand.
-        let lead = self.lead_until(None);
-        let _ = self.failure.set(why.into());
-        drop(lead);
+        drop(self.lead_until(None));
         self.flush.forget_sources();
         // What it holds open is given back when nobody reads from it.
         self.context.unsynced.forget(self);

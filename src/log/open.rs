@@ -12,10 +12,11 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::{Committed, FILE_NAME as COMMITTED};
+use super::compact::{self, Cleaned};
 use super::recover::{RecoveryEvent, Verdict, detach, judge, valid_behind};
 use super::start::{below, confirmed};
 use super::{Bells, Context, Log, Tail, flush::Flush, follow, follow::Follow, records::Source};
@@ -35,8 +36,10 @@ pub(crate) struct OpenHints {
     pub(crate) log_start: Option<Offset>,
     /// The store was closed in order.
     pub(crate) clean: bool,
-    /// The topic was made by this crate: its offsets have no gaps.
+    /// The topic was made by this crate: its offsets have no gaps but those of compactions.
     pub(crate) contiguous: bool,
+    /// Where the last compaction ended.
+    pub(crate) cleaned_to: Option<Offset>,
 }
 
 /// Where the walk over a segment ended, and how.
@@ -64,12 +67,18 @@ pub(super) struct Opening<'c> {
     pub(super) limit: Option<Offset>,
     /// A name that says that somebody is exchanging segments.
     pub(super) in_flux: Option<String>,
+    /// What is known of compactions.
+    pub(super) cleaned: Cleaned,
+    /// The segment whose `.log` has another name at the moment.
+    pub(super) stand_in: Option<(Offset, PathBuf)>,
     /// What the leader-epoch checkpoint says, if it can be read.
     pub(super) epochs: Option<Vec<(i32, Offset)>>,
     /// The youngest epoch among the batches that were looked at.
     pub(super) seen_epoch: i32,
     /// The segments whose `.log` has names elsewhere: a checkpoint of the store, or the store it is one of.
     pub(super) shared: BTreeSet<Offset>,
+    /// The snapshots of producers that lie there.
+    pub(super) snapshots: BTreeSet<Offset>,
     pub(super) events: Vec<RecoveryEvent>,
 }
 
@@ -99,11 +108,12 @@ impl Log {
         let mut opening = Opening::new(context, topic, partition, config, hints, &pins)?;
         let (segments, next_offset) = opening.segments()?;
         if let Some(name) = &opening.in_flux {
-            return Err(opening.interrupted(name));
+            return Err(opening.in_motion(name));
         }
         let log_start = opening.log_start(&segments);
         let leader_epoch = opening.leader_epoch();
-        let Opening { dir, hints, events, slot_seen, .. } = opening;
+        let producers = opening.producers(&segments, log_start, next_offset)?;
+        let Opening { dir, hints, events, slot_seen, cleaned, .. } = opening;
         let Some(active) = segments.last().map(Arc::clone) else {
             return Err(ErrorKind::Damaged {
                 topic: topic.to_string(),
@@ -143,7 +153,9 @@ impl Log {
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
             follow: context.read_only.then(Follow::default),
-            transactions: RwLock::new(None),
+            producers: Mutex::new(producers),
+            compaction: compact::State::new(cleaned, hints.cleaned_to),
+            producers_ready: AtomicBool::new(false),
             bells,
             source: Arc::new(Source {
                 topic: topic.shared(),
@@ -216,9 +228,12 @@ impl<'c> Opening<'c> {
             slot_seen: slot.is_some(),
             limit: limit.map(|_| proven),
             in_flux: None,
+            cleaned: Cleaned::default(),
+            stand_in: None,
             epochs: None,
             seen_epoch: 0,
             shared: BTreeSet::new(),
+            snapshots: BTreeSet::new(),
             events: Vec::new(),
         })
     }
@@ -246,7 +261,9 @@ impl<'c> Opening<'c> {
         let first_unproven = if self.hints.clean {
             last
         } else {
-            found.partition_point(|(base, _)| *base <= self.proven).saturating_sub(1)
+            // What was compacted was synced, whatever a checkpoint says.
+            let compacted = found.partition_point(|(base, _)| self.may_have_gaps(*base)).min(last);
+            found.partition_point(|(base, _)| *base <= self.proven).saturating_sub(1).max(compacted)
         };
         let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(found.len());
         let mut next_offset = 0;
@@ -263,7 +280,7 @@ impl<'c> Opening<'c> {
             let mut walked = self.walk(&segment, len, next_base, behind)?;
             next_offset = walked.next_offset;
             segment.set_end(walked.end);
-            if !walked.cut && next_base.is_some_and(|next| self.hints.contiguous && next != next_offset) {
+            if !walked.cut && next_base.is_some_and(|next| segment.is_contiguous() && next != next_offset) {
                 walked.cut = self.ends_before_gap(&segment, next_offset, behind);
             }
             let is_last = i == last || walked.cut;
@@ -353,20 +370,31 @@ impl<'c> Opening<'c> {
 
     fn segment(&self, base: Offset) -> Arc<Segment> {
         let config = self.segment_config();
-        Arc::new(Segment::existing(
+        let contiguous = config.contiguous && !self.may_have_gaps(base);
+        let segment = Segment::existing(
             &self.context.storage,
             &self.dir,
             base,
-            config,
+            SegmentConfig { contiguous, ..config },
             &self.pins,
             self.context.clock.now_ms(),
-        ))
+        );
+        let stand_in = self.stand_in.as_ref().filter(|(of, _)| *of == base);
+        Arc::new(segment.standing_in(stand_in.map(|(_, log)| self.dir.join(log))))
+    }
+
+    fn may_have_gaps(&self, base: Offset) -> bool {
+        base < self.cleaned.sparse_below
     }
 
     fn segment_config(&self) -> SegmentConfig {
         let config = Log::segment_config(self.config, self.hints.contiguous);
         // Beside a writer only what no recovery cuts: closed segments below the committed end.
-        SegmentConfig { maps: !self.context.read_only || self.limit.is_some(), ..config }
+        SegmentConfig {
+            maps: !self.context.read_only || self.limit.is_some(),
+            followed: self.context.read_only,
+            ..config
+        }
     }
 
     /// A log of one empty segment.
@@ -530,7 +558,7 @@ impl<'c> Opening<'c> {
         if header.base_offset < expected {
             return wrong("it lies before the batch in front of it");
         }
-        if self.hints.contiguous && !after_gap && header.base_offset != expected {
+        if segment.is_contiguous() && !after_gap && header.base_offset != expected {
             return wrong("it does not follow the batch in front of it");
         }
         if header.last_offset() - segment.base() > Offset::from(i32::MAX) {
@@ -570,6 +598,14 @@ impl<'c> Opening<'c> {
     pub(super) fn interrupted(&self, name: &str) -> Error {
         let why = "is left from a compaction that was interrupted: let the broker that made it start once";
         self.damaged(format!("{name} {why}"))
+    }
+
+    /// What a reader is told beside somebody who exchanges segments. With our writer it comes to an end at once.
+    fn in_motion(&self, name: &str) -> Error {
+        match name == compact::FILE_NAME {
+            true => Error::io(&self.dir.join(name), "read", &std::io::ErrorKind::NotFound.into()),
+            false => self.interrupted(name),
+        }
     }
 
     pub(super) fn damaged(&self, why: String) -> Error {

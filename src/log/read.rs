@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use super::records::Part;
-use super::transactions::Transactions;
 use super::{Log, Records, SharedRecord};
 use crate::config::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BATCH_HEADER_BYTES;
 use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, unpack, verify_crc};
-use crate::segment::{Fault, Landing, Segment};
+use crate::segment::{AbortedTxn, Fault, Landing, Segment};
 use crate::storage::Region;
 use crate::sync::Arc;
 use crate::types::Offset;
@@ -41,9 +40,7 @@ impl Log {
         let end = self.high_watermark();
         Ok(match isolation_level {
             IsolationLevel::ReadUncommitted => end,
-            IsolationLevel::ReadCommitted => {
-                self.transactions()?.last_stable_offset().map_or(end, |lso| lso.min(end))
-            }
+            IsolationLevel::ReadCommitted => self.first_unstable()?.map_or(end, |first| first.min(end)),
         })
     }
 
@@ -95,12 +92,16 @@ impl Log {
     }
 
     /// The record at `offset`; `None` when compaction removed it or the offset belongs to a marker.
-    pub(crate) fn get(&self, offset: Offset) -> Result<Option<SharedRecord>> {
+    pub(crate) fn get(
+        &self,
+        offset: Offset,
+        isolation_level: IsolationLevel,
+    ) -> Result<Option<SharedRecord>> {
         let end = self.high_watermark();
         if offset == end {
             return Err(self.out_of_range(offset, self.log_start()..end - 1));
         }
-        let records = self.read(offset, ReadOptions::max_bytes(1))?;
+        let records = self.read(offset, ReadOptions { isolation_level, ..ReadOptions::max_bytes(1) })?;
         Ok(records.iter().next().filter(|record| record.offset() == offset).map(|record| record.share()))
     }
 
@@ -138,7 +139,7 @@ impl Log {
         timestamp: i64,
     ) -> Result<Option<(Offset, i64)>, Fault> {
         if chosen.segment.max_timestamp()? < timestamp {
-            if self.contiguous {
+            if chosen.segment.is_contiguous() {
                 // None of its records is as young, if they are all there.
                 self.land(chosen, chosen.next_base.min(end) - 1)?;
             }
@@ -195,12 +196,13 @@ impl Log {
     /// The batch to read `from` in. Where offsets have no gaps there is one that holds it.
     fn land(&self, chosen: &Chosen, from: Offset) -> Result<Option<Landing>, Fault> {
         let landing = chosen.segment.find(from)?;
+        let is_contiguous = chosen.segment.is_contiguous();
         let why = Invalid::Field { name: "base offset", why: "the records in front of it are missing" };
         match &landing {
-            Some(landing) if self.contiguous && from < landing.header.base_offset => {
+            Some(landing) if is_contiguous && from < landing.header.base_offset => {
                 Err(Fault::Bytes { position: landing.position, why })
             }
-            None if self.contiguous => Err(Fault::Bytes { position: chosen.segment.visible(), why }),
+            None if is_contiguous => Err(Fault::Bytes { position: chosen.segment.visible(), why }),
             _ => Ok(landing),
         }
     }
@@ -274,9 +276,11 @@ impl Log {
         let want = options.max_bytes.max(landing.header.size()) as u64;
         let region = chosen.segment.read(landing.position, want)?;
         let expected = landing.expected_base;
-        let transactions = match options.isolation_level {
-            IsolationLevel::ReadUncommitted => None,
-            IsolationLevel::ReadCommitted => Some(self.transactions()?),
+        let aborted = match options.isolation_level {
+            IsolationLevel::ReadUncommitted => Vec::new(),
+            IsolationLevel::ReadCommitted => {
+                self.aborted_in(landing.header.base_offset..end.min(chosen.next_base))?
+            }
         };
         Ok(Walk {
             log: self,
@@ -284,7 +288,7 @@ impl Log {
             from,
             end,
             check_crcs: options.check_crcs,
-            transactions,
+            aborted,
             region,
             at: 0,
             landing,
@@ -369,8 +373,8 @@ struct Walk<'l> {
     from: Offset,
     end: Offset,
     check_crcs: bool,
-    /// Whose records do not count, when that is asked for.
-    transactions: Option<Arc<Transactions>>,
+    /// Transactions whose records do not count, when that is asked for; by their first offsets.
+    aborted: Vec<AbortedTxn>,
     region: Region,
     at: usize,
     landing: Landing,
@@ -413,11 +417,11 @@ impl Walk<'_> {
         if self.check_crcs {
             verify_crc(batch, &header).map_err(fault)?;
         }
+        self.chosen.segment.check_digest(position, batch)?;
         let start = self.at;
         self.at += size;
         self.expected = Some(header.next_offset());
-        let aborted = self.transactions.as_ref().is_some_and(|transactions| transactions.is_aborted(&header));
-        if header.max_timestamp < self.not_older_than || aborted {
+        if header.max_timestamp < self.not_older_than || self.is_aborted(&header) {
             return Ok(Step::LeftOut(header.next_offset()));
         }
         let (header, section) = if header.is_legacy() {
@@ -433,6 +437,15 @@ impl Walk<'_> {
         };
         check_records(&header, section.bytes()).map_err(fault)?;
         Ok(Step::Part(Part::new(&self.log.source, header, section, self.from)))
+    }
+
+    /// Whether a data batch belongs to a transaction that was aborted. Markers and data match by producer alone.
+    fn is_aborted(&self, header: &BatchHeader) -> bool {
+        let holds = |txn: &AbortedTxn| {
+            txn.producer_id == header.producer_id
+                && (txn.first_offset..txn.last_offset).contains(&header.base_offset)
+        };
+        header.is_transactional() && !header.is_control() && self.aborted.iter().any(holds)
     }
 
     /// A read may end inside any batch but the first: that one was asked for whole.
@@ -453,7 +466,7 @@ impl Walk<'_> {
             Some(expected) if header.base_offset < expected => {
                 wrong("it lies before the batch in front of it")
             }
-            Some(expected) if self.log.contiguous && header.base_offset != expected => {
+            Some(expected) if self.chosen.segment.is_contiguous() && header.base_offset != expected => {
                 wrong("it does not follow the batch in front of it")
             }
             _ => Ok(()),

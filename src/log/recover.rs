@@ -47,6 +47,27 @@ pub enum RecoveryEvent {
         /// The file.
         file: PathBuf,
     },
+    /// A compaction that a crash interrupted was ended: its segment took the place of those it was made of.
+    SwapFinished {
+        /// The segment.
+        file: PathBuf,
+    },
+    /// A compaction that a crash interrupted was given up: the segments it was made of stay.
+    SwapUndone {
+        /// The segment it was to become.
+        file: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A group had committed an offset behind the end that the log has now: it goes on at the end.
+    OffsetMovedBack {
+        /// The group.
+        group: String,
+        /// What it had committed.
+        from: i64,
+        /// The end.
+        to: i64,
+    },
     /// The partition can not be served.
     Damaged {
         /// Why.
@@ -75,6 +96,16 @@ impl fmt::Display for RecoveryEvent {
                 )
             }
             RecoveryEvent::LeftoverRemoved { file } => write!(f, "removed left-over {}", file.display()),
+            RecoveryEvent::SwapFinished { file } => write!(f, "ended the compaction of {}", file.display()),
+            RecoveryEvent::SwapUndone { file, why } => {
+                write!(f, "gave up the compaction of {} ({why})", file.display())
+            }
+            RecoveryEvent::OffsetMovedBack { group, from, to } => {
+                write!(
+                    f,
+                    "group {group:?} had committed offset {from} and goes on at {to}, where the log ends now"
+                )
+            }
             RecoveryEvent::Damaged { why } => write!(f, "damaged: {why}"),
         }
     }

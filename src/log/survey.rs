@@ -6,28 +6,61 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::compact::{self, Unsettled};
 use super::open::Opening;
+use super::producers::Producers;
 use super::recover::{RecoveryEvent, set_aside};
+use super::snapshot;
 use crate::error::Result;
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::record::Invalid;
 use crate::segment::Segment;
 use crate::segment::name::{self, SegmentFile};
 use crate::storage::{Entry, EntryKind, Open};
+use crate::sync::Arc;
 use crate::types::Offset;
 
 impl Opening<'_> {
     /// Names and lengths of the `.log` files, rising; left-overs of interrupted operations are removed.
     pub(super) fn survey(&mut self) -> Result<Vec<(Offset, u64)>> {
-        let mut entries = self.context.storage.list(&self.dir)?;
+        let storage = Arc::clone(&self.context.storage);
+        (self.in_flux, self.stand_in) = (None, None);
+        self.cleaned = match self.context.read_only {
+            true => compact::readable(storage.as_ref(), &self.dir)?,
+            false => {
+                let ours = self.hints.contiguous;
+                match compact::settle(storage.as_ref(), &self.dir, ours, &mut self.events) {
+                    Ok(cleaned) => cleaned,
+                    Err(Unsettled::Disk(error)) => return Err(error),
+                    Err(Unsettled::Neither(why)) => return Err(self.damaged(why)),
+                }
+            }
+        };
+        let mut entries = storage.list(&self.dir)?;
         if self.context.read_only {
             // A segment that has one behind it is complete: its length is taken after that one was seen.
             let is_log = |entry: &Entry| matches!(SegmentFile::parse(&entry.name), Some(SegmentFile::Log(_)));
             let seen: HashSet<String> = entries.into_iter().filter(is_log).map(|entry| entry.name).collect();
             entries = self.context.storage.list(&self.dir)?;
             entries.retain(|entry| !is_log(entry) || seen.contains(&entry.name));
+            let mut moves = false;
+            if let Some(swap) = self.cleaned.swap {
+                // Names that move while they are listed may be seen twice, or not at all.
+                let names = |entries: &[Entry]| -> BTreeSet<_> {
+                    entries.iter().map(|entry| (entry.name.clone(), entry.file)).collect()
+                };
+                let all = storage.list(&self.dir)?;
+                moves = names(&storage.list(&self.dir)?) != names(&all);
+                entries = all;
+                let moving = compact::see_exchange(swap, &mut entries);
+                self.stand_in = moving.map(|log| (swap.base, log.into()));
+            }
+            if moves || compact::readable(storage.as_ref(), &self.dir)? != self.cleaned {
+                self.in_flux = Some(compact::FILE_NAME.to_owned());
+            }
         }
         self.shared.clear();
+        self.snapshots.clear();
         let mut logs = Vec::new();
         let mut indexes = Vec::new();
         let mut leftovers = Vec::new();
@@ -51,18 +84,36 @@ impl Opening<'_> {
                         self.shared.insert(base);
                     }
                 }
-                Some(SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
+                Some(
+                    SegmentFile::OffsetIndex(base)
+                    | SegmentFile::TimeIndex(base)
+                    | SegmentFile::TransactionIndex(base)
+                    | SegmentFile::Digest(base),
+                ) => {
                     indexes.push((base, entry.name.clone()));
                 }
+                Some(SegmentFile::Snapshot(offset)) => drop(self.snapshots.insert(offset)),
                 Some(SegmentFile::Deleted | SegmentFile::Cleaned) => leftovers.push(entry.name.clone()),
-                Some(SegmentFile::Swap) if self.context.read_only => self.in_flux = Some(entry.name.clone()),
-                Some(SegmentFile::Swap) => return Err(self.interrupted(&entry.name)),
-                Some(SegmentFile::TransactionIndex(_) | SegmentFile::Snapshot(_)) | None => {}
+                Some(SegmentFile::Swap) if self.cleaned.swap.is_none() && self.context.read_only => {
+                    self.in_flux = Some(entry.name.clone());
+                }
+                Some(SegmentFile::Swap) if !self.context.read_only => {
+                    return Err(self.interrupted(&entry.name));
+                }
+                Some(SegmentFile::Swap) => {}
+                None => {}
             }
         }
         logs.sort_unstable();
         if self.in_flux.is_some() {
             return Ok(Vec::new());
+        }
+        if self.cleaned.sparse_below == Offset::MAX {
+            // Nobody knows what was compacted; the active segment was not.
+            self.cleaned.sparse_below = logs.last().map_or(0, |last| last.0);
+            if !self.context.read_only {
+                self.cleaned.write(storage.as_ref(), &self.dir)?;
+            }
         }
         let bases: BTreeSet<Offset> = logs.iter().map(|log| log.0).collect();
         leftovers.extend(indexes.into_iter().filter(|(base, _)| !bases.contains(base)).map(|(_, name)| name));
@@ -75,6 +126,31 @@ impl Opening<'_> {
             self.context.storage.sync_dir(&self.dir)?;
         }
         Ok(logs)
+    }
+
+    /// What is known of the producers of a log with these segments; snapshots that are not of it go.
+    pub(super) fn producers(
+        &mut self,
+        segments: &[Arc<Segment>],
+        log_start: Offset,
+        end: Offset,
+    ) -> Result<Producers> {
+        let bases: BTreeSet<Offset> = segments.iter().map(|segment| segment.base()).collect();
+        let mut snapshots = std::mem::take(&mut self.snapshots);
+        let gone = snapshot::to_remove(&snapshots, &bases, log_start, end);
+        snapshots.retain(|offset| !gone.contains(offset));
+        if !self.context.read_only && !gone.is_empty() {
+            for offset in gone {
+                self.context.storage.remove_file(&self.dir.join(name::snapshot(offset)))?;
+            }
+            // One that came back would be taken for that of other records.
+            self.context.storage.sync_dir(&self.dir)?;
+        }
+        let unproven = match self.hints.clean {
+            true => end,
+            false => bases.range(..=self.proven).next_back().copied().unwrap_or(0),
+        };
+        Ok(Producers::new(snapshots, unproven, self.hints.clean))
     }
 
     pub(super) fn cut_tail(
@@ -125,7 +201,7 @@ impl Opening<'_> {
     }
 
     fn remove_indexes(&self, base: Offset) -> Result<()> {
-        for name in [name::offset_index(base), name::time_index(base)] {
+        for name in [name::offset_index(base), name::time_index(base), name::txn_index(base)] {
             match self.context.storage.remove_file(&self.dir.join(name)) {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}

@@ -3,11 +3,15 @@
 //! Kafka truncates on demand of a leader; here only recovery cuts, so its truncation cases (B5, D5 to D8) damage what
 //! is to go and open the log again.
 
+mod compaction;
+
 use super::*;
 use crate::config::TopicConfig;
 use crate::record::{BatchBuilder, Compression, Sealed, TimestampType};
 use crate::storage::{Disk, EntryKind, Open, SimDisk, read_small};
 use crate::time::ManualClock;
+
+mod producers;
 
 type Opened = (Arc<Log>, Vec<RecoveryEvent>);
 
@@ -44,6 +48,8 @@ impl Bench {
             pins: Default::default(),
             unsynced: Unsynced::default(),
             wake: Wake::default(),
+            names: Names::default(),
+            producer_id_expiration_ms: 86_400_000,
             upkeep: Default::default(),
         }
     }
@@ -349,7 +355,7 @@ fn d11_d12_garbage_indexes_are_rebuilt_by_recovery() {
         }
         let (log, _) = bench.open(&config);
         for i in 0..100 {
-            assert_eq!(log.get(i).unwrap().unwrap().record().offset(), i);
+            assert_eq!(log.get(i, Default::default()).unwrap().unwrap().record().offset(), i);
             assert_eq!(log.offset_for_time(i * 10).unwrap(), Some((i, i * 10)));
             let next = (i < 99).then(|| (i + 1, (i + 1) * 10));
             assert_eq!(log.offset_for_time(i * 10 + 1).unwrap(), next);
@@ -440,7 +446,6 @@ fn e05_jitter_makes_segments_shorter_by_less_than_it_says() {
     });
 }
 
-// Producer snapshots, which Kafka makes here too, come with idempotent producers.
 #[test]
 fn e06_an_offset_too_far_from_the_base_rolls() {
     each(|bench| {
@@ -655,7 +660,7 @@ fn assert_thirty(log: &Arc<Log>) {
     assert_eq!(offsets(log), (0..30).collect::<Vec<_>>());
     for i in 0..30 {
         assert_eq!(log.offset_for_time(i * 10).unwrap(), Some((i, i * 10)));
-        assert_eq!(log.get(i).unwrap().unwrap().record().timestamp_ms(), i * 10);
+        assert_eq!(log.get(i, Default::default()).unwrap().unwrap().record().timestamp_ms(), i * 10);
     }
     assert_eq!(log.offset_for_time(291).unwrap(), None);
 }
@@ -916,4 +921,36 @@ fn beside_a_broker_what_becomes_of_a_transaction_is_seen_when_it_is_decided() {
             assert_eq!(records.iter().map(|record| record.offset()).collect::<Vec<_>>(), shown);
         }
     });
+}
+
+#[test]
+fn who_is_refused_while_a_deletion_waits_for_a_sync_hears_of_the_deletion() {
+    let bench = Bench::new(Arc::new(SimDisk::in_memory()), None);
+    let (log, _) = bench.open(&TopicConfig::default());
+    let lead = log.try_lead().unwrap();
+    std::thread::scope(|scope| {
+        let deletion = scope.spawn(|| log.abandon(ErrorKind::TopicDeleted { topic: "t".to_owned() }));
+        let refused = loop {
+            match log.check_writable() {
+                Ok(()) => std::thread::yield_now(),
+                Err(refused) => break refused,
+            }
+        };
+        assert!(!deletion.is_finished(), "a sync is under way");
+        assert!(matches!(refused.kind(), ErrorKind::TopicDeleted { .. }), "{refused}");
+        drop(lead);
+    });
+}
+
+#[test]
+fn a_log_that_is_given_up_is_kept_by_nobody_who_was_about_to_note_it() {
+    let bench = Bench::new(Arc::new(SimDisk::in_memory()), None);
+    let (log, _) = bench.open(&TopicConfig::default());
+    append(&log, 1);
+    log.context.unsynced.note_dirty(&log);
+    assert!(Arc::strong_count(&log) > 1);
+    log.abandon(ErrorKind::Closed);
+    log.noted_dirty.store(false, Ordering::SeqCst);
+    log.context.unsynced.note_dirty(&log);
+    assert_eq!(Arc::strong_count(&log), 1);
 }

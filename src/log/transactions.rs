@@ -1,129 +1,107 @@
-//! Which records of transactions count, in a partition that a broker wrote: this crate writes no transactions yet, so
-//! what is found when the log is first read this way stays true. Beside a broker that writes on, what came since is
-//! looked at too.
+//! Transaction indexes and snapshots compared with the log, for who verifies it.
 
-use std::collections::HashMap;
-use std::ops::Range;
+use std::path::Path;
 
-use super::Log;
+use super::producer_state::ProducerState;
+use super::{VerifyReport, snapshot};
 use crate::error::Result;
-use crate::record::{BatchHeader, ControlType, RecordIter, verify_crc};
-use crate::segment::{Fault, Segment, Step};
-use crate::storage::Open;
-use crate::sync::Arc;
+use crate::record::{BatchHeader, EndMarker};
+use crate::segment::name::{self, SegmentFile};
+use crate::segment::{AbortedTxn, Disagreement, txn_index};
+use crate::storage::{Storage, read_small};
 use crate::types::Offset;
 
-/// The fate of the transactions of a partition.
-#[derive(Clone, Debug, Default)]
+/// What the batches so far say of transactions.
+#[derive(Debug, Default)]
 pub(super) struct Transactions {
-    /// First data offset and marker of each aborted transaction, by producer, in order.
-    aborted: HashMap<i64, Vec<(Offset, Offset)>>,
-    /// First data offset of the transaction that each producer has open.
-    open: HashMap<i64, Offset>,
-    /// Everything below was looked at.
-    end: Offset,
+    state: ProducerState,
+    ended: Ended,
+}
+
+/// The aborts of a segment.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    /// Whose marker stands where.
+    markers: Vec<(i64, Offset)>,
+    /// Those that ended a transaction of which a record was seen.
+    aborted: Vec<AbortedTxn>,
 }
 
 impl Transactions {
-    /// The first offset that is not decided yet.
-    pub(super) fn last_stable_offset(&self) -> Option<Offset> {
-        self.open.values().copied().min()
-    }
-
-    /// Whether a data batch belongs to a transaction that was aborted. Markers and data match by producer alone.
-    pub(super) fn is_aborted(&self, header: &BatchHeader) -> bool {
-        header.is_transactional()
-            && !header.is_control()
-            && self.aborted.get(&header.producer_id).is_some_and(|ranges| {
-                ranges.iter().any(|(first, marker)| (first..marker).contains(&&header.base_offset))
-            })
-    }
-
-    fn note(&mut self, header: &BatchHeader, marker: Option<ControlType>) {
-        let (producer, at) = (header.producer_id, header.base_offset);
-        match marker {
-            None => {
-                self.open.entry(producer).or_insert(at);
-            }
-            Some(ControlType::Commit) => {
-                self.open.remove(&producer);
-            }
-            Some(ControlType::Abort) => {
-                if let Some(first) = self.open.remove(&producer) {
-                    self.aborted.entry(producer).or_default().push((first, at));
-                }
-            }
-            Some(ControlType::Other(_)) => {}
+    /// Counts a batch whose bytes are right.
+    pub(super) fn note(&mut self, header: &BatchHeader, batch: &[u8]) {
+        let is_marker = header.is_control() && !header.is_legacy();
+        let marker = is_marker.then(|| EndMarker::of(header, batch)).flatten();
+        if marker.is_some_and(|marker| marker.is_abort) {
+            self.ended.markers.push((header.producer_id, header.base_offset));
         }
+        self.ended.aborted.extend(self.state.apply(header, marker.as_ref(), Offset::MAX));
+    }
+
+    /// The aborts since this was asked last.
+    pub(super) fn take_ended(&mut self) -> Ended {
+        std::mem::take(&mut self.ended)
     }
 }
 
-impl Log {
-    /// Goes over all batches on first use, and over those that a writer elsewhere added since.
-    pub(super) fn transactions(&self) -> Result<Arc<Transactions>> {
-        let known = self.transactions.read().clone();
-        let end = self.high_watermark();
-        let mut found = match known {
-            Some(known) if self.follow.is_none() || known.end >= end => return Ok(known),
-            Some(known) => Transactions::clone(&known),
-            None => Transactions::default(),
-        };
-        // Offsets without gaps: made here, where nobody writes transactions.
-        let segments = if self.contiguous { Vec::new() } else { self.segments.read().clone() };
-        let first = segments.partition_point(|segment| segment.base() <= found.end).saturating_sub(1);
-        for segment in segments.iter().skip(first) {
-            self.note_transactions(segment, found.end..end, &mut found)?;
-        }
-        found.end = end;
-        let found = Arc::new(found);
-        *self.transactions.write() = Some(Arc::clone(&found));
-        Ok(found)
-    }
-
-    /// Takes the batches whose offsets lie in `new`.
-    fn note_transactions(
+impl Ended {
+    /// Tells where the index of the segment says something else.
+    pub(super) fn compare(
         &self,
-        segment: &Segment,
-        new: Range<Offset>,
-        found: &mut Transactions,
+        storage: &dyn Storage,
+        dir: &Path,
+        base: Offset,
+        told: &mut Vec<Disagreement>,
     ) -> Result<()> {
-        let from = match segment.find(new.start) {
-            Ok(Some(landing)) => landing.position,
-            Ok(None) if new.start > segment.base() => return Ok(()),
-            Ok(None) | Err(Fault::Bytes { .. }) => 0,
-            Err(Fault::Disk(error)) => return Err(error),
+        let path = dir.join(name::txn_index(base));
+        let mut tell = |at: usize, why: String| told.push((path.clone(), at as u64, why));
+        let bytes = match read_small(storage, &path) {
+            Err(error) if error.is_corrupt() => {
+                tell(0, error.to_string());
+                return Ok(());
+            }
+            bytes => bytes?.unwrap_or_default(),
         };
-        let file = segment.file(Open::Read)?;
-        let mut scan = segment.scan(file.as_ref(), from, segment.visible());
-        loop {
-            match scan.next(false)? {
-                Step::Batch { header, .. } if header.base_offset >= new.end => return Ok(()),
-                Step::Batch { position, header }
-                    if header.is_transactional() && header.base_offset >= new.start =>
-                {
-                    let marker = match header.is_control() {
-                        true => {
-                            Some(control_type(&header, segment.read(position, header.size() as u64)?.bytes()))
-                        }
-                        false => None,
-                    };
-                    found.note(&header, marker);
-                }
-                Step::Batch { .. } => {}
-                Step::End => return Ok(()),
-                // Reads report the damage; a marker in it leaves its transaction open.
-                Step::Bad { .. } if scan.resync()?.is_none() => return Ok(()),
-                Step::Bad { .. } => {}
+        let sane = txn_index::sane_prefix(&bytes, base);
+        if sane.len() / txn_index::ENTRY_BYTES != bytes.len() / txn_index::ENTRY_BYTES {
+            tell(sane.len(), "its entries do not rise, or are none".to_owned());
+        }
+        let entries: Vec<(i64, Offset)> =
+            txn_index::entries(sane).map(|entry| (entry.producer_id, entry.last_offset)).collect();
+        for (i, (id, offset)) in entries.iter().enumerate() {
+            if !self.markers.contains(&(*id, *offset)) {
+                tell(
+                    i * txn_index::ENTRY_BYTES,
+                    format!("no transaction of producer {id} was aborted at offset {offset}"),
+                );
             }
         }
+        for txn in &self.aborted {
+            let (id, offset) = (txn.producer_id, txn.last_offset);
+            if !entries.contains(&(id, offset)) {
+                let why = "is missing: its records would count";
+                tell(
+                    sane.len(),
+                    format!("the transaction of producer {id} aborted at offset {offset} {why}"),
+                );
+            }
+        }
+        Ok(())
     }
 }
 
-fn control_type(header: &BatchHeader, batch: &[u8]) -> ControlType {
-    let section = batch.get(crate::limits::BATCH_HEADER_BYTES..).unwrap_or_default();
-    let key = RecordIter::new(section).next().and_then(|record| record.key);
-    match (verify_crc(batch, header), key.map(ControlType::parse)) {
-        (Ok(()), Some(Ok(kind))) => kind,
-        _ => ControlType::Other(-1),
+/// Tells of snapshots that are none. After a crash one that is cut is no damage.
+pub(super) fn check_snapshots(storage: &dyn Storage, dir: &Path, report: &mut VerifyReport) -> Result<()> {
+    for entry in storage.list(dir)? {
+        let Some(SegmentFile::Snapshot(offset)) = SegmentFile::parse(&entry.name) else { continue };
+        let path = dir.join(&entry.name);
+        let wrong = match read_small(storage, &path) {
+            Err(error) if error.is_corrupt() => Some(error.to_string()),
+            bytes => bytes?.and_then(|bytes| snapshot::decode(&bytes, offset).err().map(str::to_owned)),
+        };
+        if let Some(why) = wrong {
+            report.damage(&path, 0, format!("{why}: it is made up for by the log"));
+        }
     }
+    Ok(())
 }

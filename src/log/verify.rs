@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::Committed;
+use super::compact::{self, Cleaned};
 use super::start::{below, confirmed};
+use super::transactions::{Transactions, check_snapshots};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, unpack};
 use crate::segment::name::{self, SegmentFile};
-use crate::segment::{Disagreement, IndexCheck, Scan, Step};
+use crate::segment::{Disagreement, IndexCheck, Scan, Step, digest_reader};
 use crate::storage::{Entry, EntryKind, File, Open, Storage};
 use crate::sync::Arc;
 use crate::types::Offset;
@@ -129,11 +131,15 @@ struct Verifying<'v> {
     report: &'v mut VerifyReport,
     slot: Option<Committed>,
     epochs: Option<Vec<(i32, Offset)>>,
+    /// What was compacted, and what is being exchanged at the moment.
+    cleaned: Cleaned,
     /// Below this offset everything is committed.
     proven: Offset,
     /// The offset that comes next; `None` behind damage.
     expected: Option<Offset>,
     floor: Offset,
+    /// `None` behind damage: then nobody knows what became of a transaction.
+    transactions: Option<Transactions>,
 }
 
 /// A segment to be read.
@@ -142,6 +148,8 @@ struct Piece {
     base: Offset,
     len: u64,
     next_base: Option<Offset>,
+    /// Offsets have no gaps here.
+    contiguous: bool,
     /// Whether anything lies in the segments behind it.
     more_behind: bool,
 }
@@ -155,7 +163,14 @@ pub(crate) fn verify(
 ) -> Result<()> {
     // First the word of what is committed, then what is there, then where it starts: a writer beside this moves on.
     let slot = Committed::read(storage, dir)?.filter(|_| claims.contiguous);
-    let logs = list_logs(storage, dir, report)?;
+    let cleaned = match Cleaned::read(storage, dir) {
+        Err(error) if error.is_corrupt() => {
+            report.damage(&dir.join(compact::FILE_NAME), 0, error.to_string());
+            compact::readable(storage, dir)?
+        }
+        cleaned => cleaned?,
+    };
+    let logs = list_logs(storage, dir, cleaned, report)?;
     claims.clean &= claims.tail.is_none_or(|tail| logs.last() == Some(&tail));
     let path = dir.join(LEADER_EPOCHS);
     let epochs = match read_epochs(storage, &path) {
@@ -179,24 +194,45 @@ pub(crate) fn verify(
     // A topic that was a `Disk` one has the word of that time.
     // And after a crash it may be older than the checkpoint, which is synced.
     let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= proven);
-    let mut verifying =
-        Verifying { storage, dir, claims, report, slot, epochs, proven, expected: Some(first), floor: first };
+    let mut verifying = Verifying {
+        storage,
+        dir,
+        claims,
+        report,
+        slot,
+        epochs,
+        cleaned,
+        proven,
+        expected: Some(first),
+        floor: first,
+        transactions: Some(Transactions::default()),
+    };
     verifying.report.partitions += 1;
     verifying.start(&logs);
-    verifying.segments(&logs)
+    verifying.segments(logs)?;
+    if verifying.claims.clean { check_snapshots(storage, dir, verifying.report) } else { Ok(()) }
 }
 
 /// The `.log` files and their lengths, rising. A directory that is written to while it is listed may leave out what is
 /// made meanwhile and show what is made later: all that was there when the youngest of a first listing was made is in a
 /// second one.
-fn list_logs(storage: &dyn Storage, dir: &Path, report: &mut VerifyReport) -> Result<Vec<(Offset, u64)>> {
+fn list_logs(
+    storage: &dyn Storage,
+    dir: &Path,
+    cleaned: Cleaned,
+    report: &mut VerifyReport,
+) -> Result<Vec<(Offset, u64)>> {
     let base = |entry: &Entry| match SegmentFile::parse(&entry.name) {
         Some(SegmentFile::Log(base)) => Some(base),
         _ => None,
     };
     let youngest = storage.list(dir)?.iter().filter_map(base).max();
     let mut logs = Vec::new();
-    for entry in storage.list(dir)? {
+    let mut entries = storage.list(dir)?;
+    if let Some(swap) = cleaned.swap {
+        compact::see_exchange(swap, &mut entries);
+    }
+    for entry in entries {
         match base(&entry) {
             Some(_) if entry.kind != EntryKind::File => {
                 report.damage(&dir.join(&entry.name), 0, "it is not a regular file");
@@ -224,22 +260,33 @@ impl Verifying<'_> {
         }
     }
 
-    fn segments(&mut self, logs: &[(Offset, u64)]) -> Result<()> {
-        for (i, &(base, len)) in logs.iter().enumerate() {
-            let later = logs.get(i + 1..).unwrap_or_default();
+    fn segments(&mut self, mut logs: Vec<(Offset, u64)>) -> Result<()> {
+        let mut next = 0;
+        while let Some(&(base, len)) = logs.get(next) {
+            let later = logs.get(next + 1..).unwrap_or_default();
             let piece = Piece {
                 base,
                 len,
                 next_base: later.first().map(|next| next.0),
+                contiguous: false,
                 more_behind: later.iter().any(|later| later.1 > 0),
             };
+            next += 1;
             if let Some(slot) = self.slot.filter(|slot| !self.claims.clean && slot.segment_base < base) {
                 // Rolled since; what is in there is not committed.
                 self.expected = self.expected.filter(|expected| *expected != slot.end_offset);
                 self.report.uncommitted_bytes += len;
                 continue;
             }
-            let file = match self.storage.open(&self.dir.join(name::log(base)), Open::Read) {
+            let file = self.open(base);
+            if self.exchanged()? {
+                // A compaction put other segments in the place of these: on with those that are there now.
+                logs = list_logs(self.storage, self.dir, self.cleaned, self.report)?;
+                next = logs.partition_point(|(other, _)| *other < base.max(self.floor));
+                self.forget_to(logs.get(next).map(|next| next.0));
+                continue;
+            }
+            let file = match file {
                 Err(error) if error.is_not_found() && !self.is_listed(base)? => {
                     self.forget_to(piece.next_base);
                     continue;
@@ -253,7 +300,12 @@ impl Verifying<'_> {
             };
             // Listed while it grew, perhaps; since there is one behind it, it is closed.
             let len = if later.is_empty() { len } else { file.len()? };
-            let piece = Piece { len, ..piece };
+            let contiguous = self.claims.contiguous && base >= self.cleaned.sparse_below;
+            let piece = Piece { len, contiguous, ..piece };
+            if base < self.cleaned.sparse_below {
+                // The records of a transaction may be gone, and its index tells where they began.
+                self.transactions = None;
+            }
             let goes_on = self.segment(piece, &file)?;
             if !goes_on {
                 self.report.uncommitted_bytes += later.iter().map(|later| later.1).sum::<u64>();
@@ -261,14 +313,35 @@ impl Verifying<'_> {
             }
             self.follow(piece);
         }
-        self.last_is_committed(logs);
+        self.last_is_committed(&logs);
         Ok(())
+    }
+
+    /// The `.log` of a segment, under the name that it has in the middle of an exchange if that is so.
+    fn open(&self, base: Offset) -> Result<Arc<dyn File>> {
+        let own = self.storage.open(&self.dir.join(name::log(base)), Open::Read);
+        match self.cleaned.swap {
+            Some(swap) if swap.base == base => {
+                let moving = self.dir.join(name::log(base) + compact::SWAP);
+                match self.storage.open(&moving, Open::Read) {
+                    Err(error) if error.is_not_found() => own,
+                    file => file,
+                }
+            }
+            _ => own,
+        }
+    }
+
+    /// Whether a writer beside this exchanged segments since it was last asked.
+    fn exchanged(&mut self) -> Result<bool> {
+        let now = compact::readable(self.storage, self.dir)?;
+        Ok(std::mem::replace(&mut self.cleaned, now) != now)
     }
 
     /// Whether the next segment goes on where this one ended.
     fn follow(&mut self, piece: Piece) {
         if let (Some(next), Some(expected)) = (piece.next_base, self.expected)
-            && self.claims.contiguous
+            && piece.contiguous
             && next != expected
             && piece.more_behind
         {
@@ -279,6 +352,7 @@ impl Verifying<'_> {
     }
 
     fn forget_to(&mut self, next_base: Option<Offset>) {
+        self.transactions = None;
         self.expected = next_base;
         self.floor = next_base.unwrap_or(self.floor);
     }
@@ -317,6 +391,7 @@ impl Verifying<'_> {
         self.report.uncommitted_bytes += piece.len - end;
         let mut indexes = self.indexes(piece)?;
         let mut told: Vec<Disagreement> = Vec::new();
+        let digest = self.digest(piece)?;
         let scan = Scan::new(file.as_ref(), 0, end);
         let mut scan = if self.claims.contiguous { scan } else { scan.of_broker(piece.base) };
         loop {
@@ -332,7 +407,17 @@ impl Verifying<'_> {
                 Step::End => break,
                 Step::Bad { position, why } => (position, why),
                 Step::Batch { position, header } => {
-                    match self.batch(piece, &path, position, &header, &mut scan)? {
+                    let known = match &digest {
+                        Some(knows) => knows(position, scan.batch(position, &header)?),
+                        None => true,
+                    };
+                    let checked = match known {
+                        true => self.batch(piece, &path, position, &header, &mut scan)?,
+                        false => {
+                            Err(Invalid::Field { name: "header", why: "it is not the one in the digest" })
+                        }
+                    };
+                    match checked {
                         Ok(()) => {
                             if let Some(indexes) = &mut indexes {
                                 indexes.batch(position, &header, &mut told);
@@ -348,6 +433,7 @@ impl Verifying<'_> {
             };
             // What it says of the rest can not be compared.
             indexes = None;
+            self.transactions = None;
             let surely =
                 self.claims.clean || slot.is_some() || self.expected.is_none_or(|next| next < self.proven);
             let resumed = scan.resync()?;
@@ -361,6 +447,12 @@ impl Verifying<'_> {
                 break;
             }
         }
+        if let Some(transactions) = &mut self.transactions {
+            let ended = transactions.take_ended();
+            if indexes.is_some() {
+                ended.compare(self.storage, self.dir, piece.base, &mut told)?;
+            }
+        }
         if let Some(indexes) = indexes {
             indexes.end(&mut told);
         }
@@ -371,6 +463,20 @@ impl Verifying<'_> {
             self.last_is_committed(&[(piece.base, end)]);
         }
         Ok(slot.is_none())
+    }
+
+    /// What tells the headers of a segment that was compacted here; one that is damaged is told.
+    fn digest(&mut self, piece: Piece) -> Result<Option<impl Fn(u64, &[u8]) -> bool + use<>>> {
+        if self.claims.contiguous && piece.contiguous {
+            return Ok(None);
+        }
+        let digest = digest_reader(self.storage, self.dir, piece.base, piece.len)?;
+        let is_closed = piece.next_base.is_some();
+        if digest.is_none() && is_closed && self.claims.contiguous {
+            let path = self.dir.join(name::digest(piece.base));
+            self.report.damage(&path, 0, "it is missing, damaged, or of another state of its segment");
+        }
+        Ok(digest)
     }
 
     /// The indexes of a segment that is known to be closed; those of the others are hints that are still written.
@@ -425,6 +531,9 @@ impl Verifying<'_> {
         if let Err(why) = self.place(piece, &header) {
             return Ok(Err(why));
         }
+        if let Some(transactions) = &mut self.transactions {
+            transactions.note(&header, batch);
+        }
         self.report.batches += 1;
         self.report.records += u64::try_from(header.count).unwrap_or(0);
         self.report.bytes += header.size() as u64;
@@ -437,7 +546,7 @@ impl Verifying<'_> {
     fn place(&self, piece: Piece, header: &BatchHeader) -> Result<(), Invalid> {
         let wrong = |why| Err(Invalid::Field { name: "base offset", why });
         match self.expected {
-            Some(expected) if self.claims.contiguous && header.base_offset != expected => {
+            Some(expected) if piece.contiguous && header.base_offset != expected => {
                 return wrong("it does not follow the batch in front of it");
             }
             _ if header.base_offset < self.floor.max(piece.base) => {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::appended::Appended;
 use super::delivery::{BatchCell, Delivery};
+use super::numbering::{Numbering, number, renumber};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Completion, Log, PendingBatches};
 use crate::record::{BatchBuilder, Header, Sealed};
@@ -43,6 +44,9 @@ struct State {
     listed: bool,
     appended: Appended,
     failure: Failure,
+    numbering: Numbering,
+    /// Why nothing more is stored, where what is stored must be the first part of what is sent.
+    stopped: Option<Error>,
     scratch: Vec<u8>,
 }
 
@@ -116,7 +120,7 @@ impl Lane {
     ) -> Result<Option<Delivery>> {
         let mut state = self.state.lock();
         if self.shared.is_closed() {
-            return Err(ErrorKind::Closed.into());
+            return Err(self.shared.closed_error());
         }
         if !state.open.as_ref().is_some_and(|open| open.fits(record)) {
             if let (Some(sticky), true) = (sticky, state.open.is_some()) {
@@ -168,6 +172,9 @@ impl Lane {
     ) -> Result<MutexGuard<'s, State>> {
         let batch_size = self.topic.config().batch_size(self.shared.config.batch_size);
         let reserved_bytes = batch_size.max(record.bytes + crate::limits::BATCH_HEADER_BYTES);
+        if let Some(stopped) = &state.stopped {
+            return Err(stopped.clone());
+        }
         state.queue_open();
         drop(state);
         // Before it is asked whether the producer is closed: then the hook is forgotten.
@@ -184,7 +191,7 @@ impl Lane {
                 if reserved {
                     self.shared.release(reserved_bytes);
                 }
-                return Err(ErrorKind::Closed.into());
+                return Err(self.shared.closed_error());
             }
             // Another sender may have opened the batch meanwhile.
             if state.open.as_ref().is_some_and(|open| open.fits(record)) {
@@ -237,6 +244,13 @@ impl Lane {
         }
     }
 
+    /// Lets go of the files of a topic that was just deleted. What was lost with them the next flush says.
+    pub(super) fn leave_deleted(&self, topic: &TopicInner) {
+        if std::ptr::eq(Arc::as_ptr(&self.topic), topic) {
+            self.state.lock().leave_deleted();
+        }
+    }
+
     /// Appends what is due, unless somebody is at it.
     pub(super) fn drain_due(&self, now: Duration) {
         let mut state = self.state.lock();
@@ -260,16 +274,25 @@ impl Lane {
                 state.full = batches;
                 break;
             }
-            let mut scratch = std::mem::take(&mut state.scratch);
+            let mut tools = Tools {
+                numbering: std::mem::take(&mut state.numbering),
+                scratch: std::mem::take(&mut state.scratch),
+                stopped: state.stopped.clone(),
+                before: self.is_named().then(|| state.appended.clone()),
+            };
             drop(state);
-            let (end, failed) = self.append(&mut batches, &mut scratch);
+            let (end, failed) = self.append(&mut batches, &mut tools);
             state = self.state.lock();
-            state.scratch = scratch;
+            (state.numbering, state.scratch) = (tools.numbering, tools.scratch);
+            if let (Some((error, _)), true) = (failed.first(), self.is_named()) {
+                state.stopped.get_or_insert_with(|| error.clone());
+            }
             if let Some((log, end)) = end {
                 if let Err(lost) = state.appended.leave_all_but(&log) {
                     state.failure.note(lost, None);
                 }
                 state.appended.note(log, end);
+                state.leave_deleted();
             }
             for (error, cell) in failed {
                 state.failure.note(error, Some(cell));
@@ -285,36 +308,20 @@ impl Lane {
     fn append(
         &self,
         batches: &mut VecDeque<OpenBatch>,
-        scratch: &mut Vec<u8>,
+        tools: &mut Tools,
     ) -> (Option<(Arc<Log>, Offset)>, Vec<Failed>) {
-        let config = &self.shared.config;
-        let (codec, level) = self.topic.config().codec(config.compression, config.level(config.compression));
+        let freed_bytes: usize = batches.iter().map(|batch| batch.reserved_bytes).sum();
+        let log = self.log_to_append_to(tools);
         let mut failed = Vec::new();
         let mut appended = None;
-        let mut sealed: Vec<Sealed> = Vec::with_capacity(batches.len());
-        let mut cells = Vec::with_capacity(batches.len());
-        let mut freed_bytes = 0;
-        for mut batch in batches.drain(..) {
-            freed_bytes += batch.reserved_bytes;
-            if batch.builder.is_empty() {
-                // Opened for a record that was refused.
-                continue;
-            }
-            match batch.builder.seal(codec, level, scratch) {
-                Ok(bytes) => {
-                    sealed.push(bytes);
-                    cells.push(batch.cell);
-                }
-                Err(invalid) => failed.push(fail(&batch.cell, invalid.into())),
-            }
-        }
-        let log = self.log();
+        let (mut sealed, cells) = self.seal(batches, tools, &mut failed);
         let mut done = 0;
         while let Some(rest) = sealed.get_mut(done..).filter(|rest| !rest.is_empty()) {
             match log.as_ref().map_err(Error::clone).and_then(|log| log.append(rest, None)) {
                 Ok(count) => {
                     for (cell, batch) in cells.iter().zip(&sealed).skip(done).take(count) {
                         let end = batch.header().next_offset();
+                        tools.numbering.appended(batch.header());
                         if let Ok(log) = &log {
                             cell.appended(log, batch.header());
                             self.tell(log, cell, end);
@@ -326,10 +333,17 @@ impl Lane {
                 Err(error) => {
                     // A batch that is too large fails alone. A write that failed fails all that were to go with it:
                     // none of them may overtake those in front.
-                    let alone = matches!(error.kind(), ErrorKind::RecordTooLarge { .. });
+                    let alone = matches!(error.kind(), ErrorKind::RecordTooLarge { .. }) && !self.is_named();
                     let count = if alone { 1 } else { cells.len() - done };
                     failed.extend(cells.iter().skip(done).take(count).map(|cell| fail(cell, error.clone())));
                     done += count;
+                    match sealed.get_mut(done..) {
+                        // The next one takes its numbers.
+                        Some(behind) if alone && self.shared.identity.is_some() => {
+                            renumber(behind, tools.numbering.next());
+                        }
+                        _ => tools.numbering.ask_again(),
+                    }
                 }
             }
         }
@@ -338,6 +352,62 @@ impl Lane {
             self.shared.recycle(batch.into_buffer());
         }
         (appended, failed)
+    }
+
+    /// The log, and what comes next in it.
+    fn log_to_append_to(&self, tools: &mut Tools) -> Result<Arc<Log>> {
+        if let Some(stopped) = &tools.stopped {
+            return Err(stopped.clone());
+        }
+        let log = self.log()?;
+        if let Some(before) = &mut tools.before {
+            // What the log before this one lost would be missing in front.
+            before.leave_all_but(&log)?;
+        }
+        if let Some(identity) = &self.shared.identity {
+            tools.numbering.follow(&log, identity)?;
+        }
+        Ok(log)
+    }
+
+    /// Whether what is stored must be the first part of what is sent.
+    fn is_named(&self) -> bool {
+        self.shared.config.name.is_some()
+    }
+
+    /// Seals batches. Those that can not be sealed fail.
+    fn seal(
+        &self,
+        batches: &mut VecDeque<OpenBatch>,
+        tools: &mut Tools,
+        failed: &mut Vec<Failed>,
+    ) -> (Vec<Sealed>, Vec<Arc<BatchCell>>) {
+        let config = &self.shared.config;
+        let (codec, level) = self.topic.config().codec(config.compression, config.level(config.compression));
+        let mut sealed: Vec<Sealed> = Vec::with_capacity(batches.len());
+        let mut cells = Vec::with_capacity(batches.len());
+        let mut next = tools.numbering.next();
+        for mut batch in batches.drain(..) {
+            if batch.builder.is_empty() {
+                // Opened for a record that was refused.
+                continue;
+            }
+            if let (Some((error, _)), true) = (failed.first(), self.is_named()) {
+                let error = error.clone();
+                failed.push(fail(&batch.cell, error));
+                continue;
+            }
+            let behind = self.shared.identity.as_ref().map(|id| number(&mut batch.builder, id, next));
+            match batch.builder.seal(codec, level, &mut tools.scratch) {
+                Ok(bytes) => {
+                    sealed.push(bytes);
+                    cells.push(batch.cell);
+                    next = behind.unwrap_or(next);
+                }
+                Err(invalid) => failed.push(fail(&batch.cell, invalid.into())),
+            }
+        }
+        (sealed, cells)
     }
 
     /// Has the hook called when the batch is delivered, as `acks` defines it.
@@ -414,6 +484,15 @@ impl Lane {
     }
 }
 
+/// What whoever drains has in hand.
+struct Tools {
+    numbering: Numbering,
+    scratch: Vec<u8>,
+    stopped: Option<Error>,
+    /// What was appended before, of a producer with a name.
+    before: Option<Appended>,
+}
+
 /// Why a batch was given up, and which.
 type Failed = (Error, Arc<BatchCell>);
 
@@ -455,6 +534,12 @@ impl State {
             open.due = Duration::ZERO;
             self.full_bytes += open.builder.bytes();
             self.full.push_back(open);
+        }
+    }
+
+    fn leave_deleted(&mut self) {
+        if let Err(lost) = self.appended.leave_deleted() {
+            self.failure.note(lost, None);
         }
     }
 

@@ -6,6 +6,7 @@ mod appended;
 mod delivery;
 mod hook;
 mod lane;
+mod numbering;
 mod writer;
 
 use std::any::Any;
@@ -16,13 +17,14 @@ use std::time::{Duration, Instant};
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::GATHER_BYTES;
-use crate::log::callback;
+use crate::log::{Identity, callback};
 use crate::record::BatchBuilder;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, Weak, in_parallel};
 use crate::time::Clock;
 use crate::topic::partitioner::{Sticky, partition_of};
 use crate::topic::table::Table;
 use crate::topic::{BatchReceipt, Record, To, TopicInner, Topics};
+use crate::types::Offset;
 
 pub use delivery::{Delivery, Receipt};
 use hook::HookSlot;
@@ -45,6 +47,10 @@ pub(crate) struct Shared {
     room: Mutex<u64>,
     moved: Condvar,
     hook: HookSlot,
+    /// Under what batches are written, when the log is to know them again.
+    identity: Option<Identity>,
+    /// Its name was given to another one.
+    fenced: AtomicBool,
     /// Full batches of a lane wait for each other up to this, to go out with one write.
     gather_bytes: usize,
     /// Every lane there is, for whoever closes.
@@ -132,6 +138,7 @@ impl Producer {
         context: &Arc<crate::log::Context>,
         topics: &Arc<Topics>,
         store: Arc<dyn Any + Send + Sync>,
+        identity: Option<Identity>,
     ) -> (Self, Arc<Shared>) {
         // Who does not linger does not gather either.
         let gather_bytes = if config.linger_ms == 0 { 0 } else { GATHER_BYTES };
@@ -146,6 +153,8 @@ impl Producer {
             room: Mutex::new(0),
             moved: Condvar::new(),
             hook: HookSlot::default(),
+            identity,
+            fenced: AtomicBool::new(false),
             gather_bytes,
             lanes: Mutex::default(),
             spare: Mutex::default(),
@@ -167,7 +176,8 @@ impl Producer {
     /// # Errors
     /// The record is still the caller's: [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`],
     /// [`ErrorKind::RecordTooLarge`], [`ErrorKind::BufferFull`], [`ErrorKind::StoreFull`], [`ErrorKind::Poisoned`],
-    /// [`ErrorKind::Closed`].
+    /// [`ErrorKind::Closed`], [`ErrorKind::ProducerFenced`]. Of a producer with a name also the error of the first record
+    /// of that partition that was not stored: nothing is stored behind it.
     pub fn send(&self, record: Record<'_>) -> Result<Delivery> {
         match record.to {
             To::Handle(topic) => self.0.send(&topic.inner, record),
@@ -250,6 +260,51 @@ impl Producer {
         self.close_until(Instant::now().checked_add(timeout))
     }
 
+    /// The offset of the last record of a partition that this producer stored, or, if it has a name, any producer of
+    /// that name before it. `None`: there is none. What it names is committed when this returns.
+    ///
+    /// What a producer with a name stored in a partition is always the first part of what it sent there. So after a
+    /// crash this says where to go on: see [exactly once](crate::guide::exactly_once). It is also the answer when a
+    /// delivery ended with an error that leaves open whether the record is stored ([`ErrorKind::Poisoned`]): ask when
+    /// [`Store::recover`](crate::Store::recover) has returned.
+    ///
+    /// ```
+    /// # use logstead::{ProducerConfig, Record, Store, TopicConfig};
+    /// # let store = Store::in_memory()?;
+    /// store.create_topic("lines", TopicConfig::default())?;
+    /// let named = || store.producer_with(ProducerConfig::default().producer_name("import"));
+    ///
+    /// let producer = named()?;
+    /// assert_eq!(producer.last_offset("lines", 0)?, None);
+    /// producer.send(Record::to("lines").value("one"))?;
+    /// producer.send(Record::to("lines").value("two"))?;
+    /// producer.close()?;
+    /// assert_eq!(named()?.last_offset("lines", 0)?, Some(1));
+    /// # Ok::<(), logstead::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`], [`ErrorKind::Poisoned`]; the producer is not
+    /// idempotent ([`ErrorKind::InvalidConfig`]); [`ErrorKind::WouldWaitForItself`] from inside a delivery hook.
+    pub fn last_offset(&self, topic: &str, partition: i32) -> Result<Option<Offset>> {
+        callback::check_outside("Producer::last_offset")?;
+        let shared = &self.0.shared;
+        if shared.is_closed() {
+            return Err(shared.closed_error());
+        }
+        let Some(identity) = &shared.identity else {
+            let (name, value, why) =
+                ("enable.idempotence", "false".to_owned(), "needed to know a producer again");
+            return Err(ErrorKind::InvalidConfig { name, value, why }.into());
+        };
+        let log = self.0.topics.get(topic)?.log(partition)?;
+        let last = log.last_offset_of(&identity.ids())?;
+        if let Some(last) = last {
+            log.wait_committed(last + 1, None)?;
+        }
+        Ok(last)
+    }
+
     fn close_until(self, deadline: Option<Instant>) -> Result<()> {
         callback::check_outside("Producer::close")?;
         self.0.shared.close();
@@ -270,7 +325,7 @@ impl Core {
     fn send(&self, topic: &Arc<TopicInner>, record: Record<'_>) -> Result<Delivery> {
         let shared = &self.shared;
         if shared.closed.load(Ordering::Relaxed) {
-            return Err(ErrorKind::Closed.into());
+            return Err(shared.closed_error());
         }
         let bytes = BatchBuilder::size_bound(record.key, record.value, record.headers);
         if bytes > shared.config.max_request_size {
@@ -279,7 +334,7 @@ impl Core {
         let new = || TopicLanes::new(&self.shared, topic);
         let lanes = self.by_topic.get_or_init(topic.index, new).ok_or(ErrorKind::Closed)?;
         let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());
-        topic.check_timestamp(record.timestamp_ms)?;
+        topic.check_record(&record)?;
         let (key, value, headers) = (record.key, record.value, record.headers);
         let incoming = Incoming { timestamp, key, value, headers, bytes };
         let partition = match (record.partition, record.key) {
@@ -425,10 +480,18 @@ impl Shared {
         first
     }
 
+    fn all_lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Lets go of the files of a topic that was just deleted: nobody may send to it any more, and so nobody close it.
+    pub(crate) fn leave_deleted(&self, topic: &TopicInner) {
+        self.all_lanes().iter().for_each(|lane| lane.leave_deleted(topic));
+    }
+
     /// Appends everything that was sent.
     fn drain_everything(&self) {
-        let lanes: Vec<_> = self.lanes.lock().iter().filter_map(Weak::upgrade).collect();
-        for lane in lanes {
+        for lane in self.all_lanes() {
             lane.drain_for_good();
         }
         self.lingering.lock().clear();
@@ -439,6 +502,29 @@ impl Shared {
         self.close();
         self.drain_everything();
         self.hook.forget();
+    }
+
+    /// As [`Shared::shut`], for a producer whose name is given to another one. When this returns it appends no more.
+    pub(crate) fn fence(&self) {
+        self.fenced.store(true, Ordering::SeqCst);
+        self.shut();
+    }
+
+    /// Whether it writes under this name, in an epoch before this one.
+    pub(crate) fn is_before(&self, name: &str, identity: &Identity) -> bool {
+        let epoch = |identity: &Identity| (identity.ids().len(), identity.epoch);
+        self.config.name.as_deref() == Some(name)
+            && self.identity.as_ref().is_some_and(|own| epoch(own) < epoch(identity))
+    }
+
+    #[cold]
+    fn closed_error(&self) -> Error {
+        match &self.config.name {
+            Some(name) if self.fenced.load(Ordering::SeqCst) => {
+                ErrorKind::ProducerFenced { producer: name.to_string() }.into()
+            }
+            _ => ErrorKind::Closed.into(),
+        }
     }
 
     /// Takes no more records.

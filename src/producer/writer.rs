@@ -3,11 +3,12 @@
 use std::fmt;
 
 use super::appended::Appended;
+use super::numbering::{Numbering, number, renumber};
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::GATHER_BYTES;
-use crate::log::callback;
-use crate::record::{BatchBuilder, Sealed};
+use crate::log::{Identity, Log, callback};
+use crate::record::{BatchBuilder, Sealed, increment_sequence};
 use crate::sync::Arc;
 use crate::time::Clock;
 use crate::topic::{Partition, Record};
@@ -46,18 +47,28 @@ pub struct Writer {
     spare: Vec<Vec<u8>>,
     end: Offset,
     appended: Appended,
+    /// Under what it writes, when the log is to know its batches again.
+    identity: Option<Identity>,
+    numbering: Numbering,
+    /// The number of the next record that is sealed.
+    next_sequence: i32,
 }
 
 impl Partition {
-    /// A writer for this partition. Of the configuration it uses `acks`, `batch.size`, `compression` and
-    /// `max.request.size`.
+    /// A writer for this partition. Of the configuration it uses `acks`, `enable.idempotence`, `batch.size`,
+    /// `compression` and `max.request.size`; a writer has no name.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`], [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`].
+    /// [`ErrorKind::InvalidConfig`], also for one with a name; [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`].
     pub fn writer(&self, config: ProducerConfig) -> Result<Writer> {
         config.validate()?;
+        if let Some(name) = &config.name {
+            let (value, why) = (name.to_string(), "a writer has no name: use a producer");
+            return Err(ErrorKind::InvalidConfig { name: "producer.name", value, why }.into());
+        }
         let log = self.log()?;
         log.check_writable()?;
+        let identity = config.is_idempotent().then(Identity::random).transpose()?;
         let end = log.log_end();
         Ok(Writer {
             partition: self.clone(),
@@ -69,6 +80,9 @@ impl Partition {
             spare: Vec::new(),
             end,
             appended: Appended::default(),
+            identity,
+            numbering: Numbering::default(),
+            next_sequence: 0,
             config,
         })
     }
@@ -90,7 +104,7 @@ impl Writer {
             let limit = self.config.max_request_size;
             return Err(ErrorKind::RecordTooLarge { bytes, limit, setting: "max.request.size" }.into());
         }
-        self.partition.topic().inner.check_timestamp(record.timestamp_ms)?;
+        self.partition.topic().inner.check_record(&record)?;
         if self.builder.bytes() + bytes > self.batch_size && !self.builder.is_empty() {
             self.close_batch()?;
         }
@@ -138,7 +152,10 @@ impl Writer {
         let mut scratch = self.spare.pop().unwrap_or_default();
         let topic = self.partition.topic().inner.config();
         let (codec, level) = topic.codec(self.config.compression, self.config.level(self.config.compression));
+        let behind =
+            self.identity.as_ref().map(|identity| number(&mut self.builder, identity, self.next_sequence));
         let sealed = self.builder.seal(codec, level, &mut scratch)?;
+        self.next_sequence = behind.unwrap_or(self.next_sequence);
         self.sealed_bytes += sealed.bytes().len();
         self.sealed.push(sealed);
         Ok(())
@@ -149,17 +166,20 @@ impl Writer {
         while !self.sealed.is_empty() {
             let log = self.partition.log()?;
             self.appended.leave_all_but(&log)?;
+            self.follow(&log)?;
             let count = match log.append_making_room(&mut self.sealed, None) {
                 Err(error) if matches!(error.kind(), ErrorKind::RecordTooLarge { .. }) => {
                     // It will never be taken: kept, it would keep all behind it.
                     let given_up = self.sealed.remove(0);
                     self.sealed_bytes -= given_up.bytes().len();
+                    self.number_from(given_up.header().base_sequence);
                     return Err(error);
                 }
                 appended => appended?,
             };
             for appended in self.sealed.drain(..count) {
                 self.end = appended.header().next_offset();
+                self.numbering.appended(appended.header());
                 self.sealed_bytes -= appended.bytes().len();
                 self.spare.push(appended.into_buffer());
             }
@@ -167,6 +187,39 @@ impl Writer {
             log.bound_unsynced()?;
         }
         Ok(())
+    }
+}
+
+impl Writer {
+    /// Goes on where a log that was opened anew ends. What waits may be in it after all, and is then known again; but
+    /// where it lost more, what waits comes next.
+    fn follow(&mut self, log: &Arc<Log>) -> Result<()> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        if self.numbering.follow(log, identity)?
+            && let Some(first) = self.sealed.first().map(|first| first.header().base_sequence)
+        {
+            let (next, waiting) = (self.numbering.next(), self.waiting());
+            let ahead = first.wrapping_sub(next) & i32::MAX;
+            let is_known = (next.wrapping_sub(first) & i32::MAX) <= waiting;
+            if ahead != 0 && !is_known {
+                self.number_from(next);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many records wait.
+    fn waiting(&self) -> i32 {
+        self.sealed.iter().fold(0, |sum, batch| sum.saturating_add(batch.header().count))
+    }
+
+    /// Gives what waits the numbers from `next` on.
+    fn number_from(&mut self, next: i32) {
+        if self.identity.is_some() {
+            renumber(&mut self.sealed, next);
+            self.next_sequence =
+                self.sealed.last().map_or(next, |last| increment_sequence(last.header().last_sequence(), 1));
+        }
     }
 }
 

@@ -154,17 +154,12 @@ impl BatchHeader {
 
     /// When its tombstones and markers may go, if that was decided.
     #[inline]
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction and the idempotent producer"))]
     pub(crate) fn delete_horizon(&self) -> Option<i64> {
         (self.attributes & at::DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
 
     /// The sequence number of the last record that was ever in it; -1 when it has none.
     #[inline]
-    #[cfg_attr(
-        not(any(test, feature = "testing")),
-        expect(dead_code, reason = "asked by compaction and the idempotent producer")
-    )]
     pub(crate) fn last_sequence(&self) -> i32 {
         match self.base_sequence {
             -1 => -1,
@@ -207,7 +202,6 @@ pub(crate) fn increment_sequence(sequence: i32, by: i32) -> i32 {
 
 /// `sequence - by`; before 0 comes the largest.
 #[inline]
-#[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction and the idempotent producer"))]
 pub(crate) fn decrement_sequence(sequence: i32, by: i32) -> i32 {
     (sequence.wrapping_sub(by)) & i32::MAX
 }
@@ -324,10 +318,6 @@ fn may_be_any(bytes: &[u8]) -> bool {
 }
 
 /// What compaction leaves of a batch without records whose offsets or sequences still matter.
-#[cfg_attr(
-    not(any(test, feature = "testing")),
-    expect(dead_code, reason = "asked by compaction and the idempotent producer")
-)]
 pub(crate) fn empty_batch(header: &BatchHeader) -> [u8; BATCH_HEADER_BYTES] {
     let mut empty = BatchHeader {
         batch_length: at::LENGTH_MIN,

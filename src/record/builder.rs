@@ -5,6 +5,7 @@ use std::mem;
 use super::batch::BatchHeader;
 use super::control::{self, ControlType};
 use super::layout as at;
+use super::record::RawRecord;
 use super::sealed::Sealed;
 use super::varint::{self, Writer};
 use super::{Compression, Header, Invalid, compression};
@@ -117,6 +118,25 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[Header<'_>],
     ) -> Result<u32, Invalid> {
+        if headers.len() > HEADERS_MAX {
+            return Err(Invalid::Field { name: "headers", why: "there can be at most 1000 headers" });
+        }
+        let payload = payload_size(key, value, headers);
+        let mut writer = self.begin(offset_delta, timestamp, payload)?;
+        write_nullable(&mut writer, key);
+        write_nullable(&mut writer, value);
+        if headers.is_empty() {
+            writer.varint(0);
+        } else {
+            write_headers(&mut writer, headers);
+        }
+        let len = writer.len();
+        Ok(self.count_in(len, offset_delta, timestamp))
+    }
+
+    /// Checks a record of `payload` bytes and makes room; the answer has its prefix written.
+    #[inline(always)]
+    fn begin(&mut self, offset_delta: i32, timestamp: i64, payload: usize) -> Result<Writer<'_>, Invalid> {
         if offset_delta <= self.last_offset_delta {
             return Err(Invalid::Field { name: "offset", why: "it must be larger than the one before" });
         }
@@ -126,10 +146,6 @@ impl BatchBuilder {
                 why: "a timestamp must be -1 (none) or not negative",
             });
         }
-        if headers.len() > HEADERS_MAX {
-            return Err(Invalid::Field { name: "headers", why: "there can be at most 1000 headers" });
-        }
-        let payload = payload_size(key, value, headers);
         // Keeps every length below within an i32 as well.
         if payload > (BATCH_BYTES_MAX - RECORD_OVERHEAD).saturating_sub(self.bytes()) {
             return Err(oversize(self.bytes() + payload));
@@ -144,21 +160,35 @@ impl BatchBuilder {
         }
         let mut writer = Writer::new(&mut self.buffer[self.end..]);
         writer.prefix(payload, delta, offset_delta);
-        write_nullable(&mut writer, key);
-        write_nullable(&mut writer, value);
-        if headers.is_empty() {
-            writer.varint(0);
-        } else {
-            write_headers(&mut writer, headers);
-        }
-        self.end += writer.len();
+        Ok(writer)
+    }
 
+    /// Counts a record of `len` bytes that was written.
+    #[inline(always)]
+    fn count_in(&mut self, len: usize, offset_delta: i32, timestamp: i64) -> u32 {
+        self.end += len;
         let index = self.count as u32;
         self.count += 1;
         self.last_offset_delta = offset_delta;
         self.last_timestamp = timestamp;
         self.max_timestamp = self.max_timestamp.max(timestamp);
-        Ok(index)
+        index
+    }
+
+    /// Appends a stored record as it is, at its own offset; only its timestamp is told anew.
+    pub(crate) fn push_stored(&mut self, timestamp: i64, record: &RawRecord<'_>) -> Result<u32, Invalid> {
+        let (headers, count) = record.headers.stored();
+        let payload = nullable_size(record.key)
+            .saturating_add(nullable_size(record.value))
+            .saturating_add(len_size(count as usize))
+            .saturating_add(headers.len());
+        let mut writer = self.begin(record.offset_delta, timestamp, payload)?;
+        write_nullable(&mut writer, record.key);
+        write_nullable(&mut writer, record.value);
+        writer.varint(count as i32);
+        writer.bytes(headers);
+        let len = writer.len();
+        Ok(self.count_in(len, record.offset_delta, timestamp))
     }
 
     /// Appends the marker that ends a transaction.
@@ -207,7 +237,6 @@ impl BatchBuilder {
 
     /// Records so far.
     #[inline]
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked by compaction"))]
     pub(crate) fn count(&self) -> u32 {
         self.count as u32
     }
@@ -240,19 +269,11 @@ impl BatchBuilder {
     }
 
     /// Sets what the header says besides its records; forgotten by [`seal`](Self::seal).
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "written by transactions and compaction; its reading is in use")
-    )]
     pub(crate) fn set_fields(&mut self, fields: BatchFields) {
         self.fields = fields;
     }
 
     /// Names the producer; may come at any time before [`seal`](Self::seal), which forgets it.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "written by transactions and compaction; its reading is in use")
-    )]
     pub(crate) fn producer(&mut self, id: i64, epoch: i16, base_sequence: i32) {
         self.fields.producer_id = id;
         self.fields.producer_epoch = epoch;

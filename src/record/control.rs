@@ -1,6 +1,7 @@
 //! Control records: the markers that end a transaction.
 
-use super::Invalid;
+use super::{BatchHeader, Compression, Invalid, RecordIter, decompress, verify_crc};
+use crate::limits::BATCH_HEADER_BYTES;
 
 /// What a control record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,6 @@ impl ControlType {
 }
 
 /// Reads the coordinator's epoch from the value of an end-of-transaction marker, as leniently as the key.
-#[cfg_attr(not(test), expect(dead_code, reason = "asked by transactions"))]
 pub(crate) fn coordinator_epoch(value: &[u8]) -> Result<i32, Invalid> {
     let invalid = |why| Invalid::Field { name: "control value", why };
     let &[v0, v1, e0, e1, e2, e3, ..] = value else { return Err(invalid("it is shorter than 6 bytes")) };
@@ -47,6 +47,40 @@ pub(crate) fn coordinator_epoch(value: &[u8]) -> Result<i32, Invalid> {
         return Err(invalid("its version is negative"));
     }
     Ok(i32::from_be_bytes([e0, e1, e2, e3]))
+}
+
+/// The marker that ends a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EndMarker {
+    pub(crate) is_abort: bool,
+    pub(crate) coordinator_epoch: i32,
+    pub(crate) timestamp: i64,
+}
+
+impl EndMarker {
+    /// What a control batch says; `None` when that is not the end of a transaction, or not to be read.
+    pub(crate) fn of(header: &BatchHeader, batch: &[u8]) -> Option<EndMarker> {
+        verify_crc(batch, header).ok()?;
+        let unpacked;
+        let section = match header.compression() {
+            Compression::None => batch.get(BATCH_HEADER_BYTES..)?,
+            _ => {
+                unpacked = decompress(header, batch).ok()?;
+                &unpacked
+            }
+        };
+        let record = RecordIter::new(section).next()?;
+        let is_abort = match ControlType::parse(record.key?).ok()? {
+            ControlType::Abort => true,
+            ControlType::Commit => false,
+            ControlType::Other(_) => return None,
+        };
+        Some(EndMarker {
+            is_abort,
+            coordinator_epoch: coordinator_epoch(record.value?).ok()?,
+            timestamp: header.timestamp(record.timestamp_delta),
+        })
+    }
 }
 
 /// Key and value of the marker that ends a transaction.

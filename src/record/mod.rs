@@ -18,6 +18,7 @@ pub(crate) mod control;
 mod iter;
 mod layout;
 mod legacy;
+mod moved;
 #[allow(clippy::module_inception)]
 mod record;
 mod sealed;
@@ -25,17 +26,18 @@ mod sealed;
 mod tests;
 mod varint;
 
-pub(crate) use batch::{BatchHeader, check_records, decompress, find_header, verify_crc};
-#[cfg(test)]
-pub(crate) use batch::{decrement_sequence, increment_sequence};
+pub(crate) use batch::empty_batch;
 #[cfg(any(test, feature = "testing"))]
-pub(crate) use batch::{empty_batch, find_batch};
-pub(crate) use builder::BatchBuilder;
-#[cfg(test)]
-pub(crate) use builder::BatchFields;
+pub(crate) use batch::find_batch;
+pub(crate) use batch::{BatchHeader, check_records, decompress, find_header, verify_crc};
+pub(crate) use batch::{decrement_sequence, increment_sequence};
+pub(crate) use builder::{BatchBuilder, BatchFields};
+pub(crate) use checksum::crc32c;
 pub use control::ControlType;
+pub(crate) use control::EndMarker;
 pub(crate) use iter::RecordIter;
 pub(crate) use legacy::{unpack, wrapper_offset};
+pub(crate) use moved::move_to_another_cluster;
 pub(crate) use record::RawRecord;
 pub use record::{HeaderIter, Headers};
 pub(crate) use sealed::Sealed;

@@ -104,6 +104,12 @@ impl<'a> Headers<'a> {
         HeaderIter { bytes: self.bytes, left: self.count }
     }
 
+    /// How they lie in the record, and how many they are.
+    #[inline]
+    pub(super) fn stored(&self) -> (&'a [u8], u32) {
+        (self.bytes, self.count)
+    }
+
     /// The value of the last header of that name; `None` also when that value is null.
     pub fn get(&self, key: &str) -> Option<&'a [u8]> {
         self.iter().filter(|header| header.key == key).last()?.value

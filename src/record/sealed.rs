@@ -38,10 +38,22 @@ impl Sealed {
         at::put(&mut self.bytes, at::LEADER_EPOCH, leader_epoch.to_be_bytes());
     }
 
+    /// Says where its records lie, that are in the log already.
+    pub(crate) fn place_duplicate(&mut self, base_offset: i64, leader_epoch: i32, timestamp: i64) {
+        self.place(base_offset, leader_epoch);
+        self.header.max_timestamp = timestamp;
+    }
+
     /// Makes every record read `now`; the checksum is computed again.
     pub(crate) fn stamp_append_time(&mut self, now: i64) {
         self.header.attributes |= at::LOG_APPEND_TIME;
         self.header.max_timestamp = now;
+        self.header.finish(&mut self.bytes[..self.header.size()]);
+    }
+
+    /// Gives its records other sequence numbers; the checksum is computed again.
+    pub(crate) fn renumber(&mut self, base_sequence: i32) {
+        self.header.base_sequence = base_sequence;
         self.header.finish(&mut self.bytes[..self.header.size()]);
     }
 

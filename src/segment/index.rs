@@ -10,7 +10,7 @@
 use super::offset_index::{self, OffsetIndex};
 use super::scan::{Order, Step};
 use super::time_index::{self, TimeIndex};
-use super::{Fault, Segment, SegmentConfig, name};
+use super::{Fault, IndexBytes, Segment, SegmentConfig, name};
 use crate::error::Result;
 use crate::record::BatchHeader;
 use crate::storage::{self, File, Open, Region};
@@ -75,6 +75,31 @@ impl Growing {
     }
 }
 
+/// The indexes of a segment that is written elsewhere, batch by batch.
+#[derive(Debug)]
+pub(crate) struct IndexDraft {
+    growing: Growing,
+    config: SegmentConfig,
+}
+
+impl IndexDraft {
+    pub(crate) fn new(base: Offset, config: SegmentConfig) -> Self {
+        IndexDraft { growing: Growing::new(base, &config), config }
+    }
+
+    /// Counts the batch that comes next.
+    pub(crate) fn note(&mut self, position: u64, header: &BatchHeader) {
+        self.growing.note(position, header, &self.config);
+    }
+
+    /// What the files of the closed segment hold.
+    pub(crate) fn end(mut self) -> IndexBytes {
+        let growing = &mut self.growing;
+        growing.times.append_last(growing.max_timestamp, growing.max_timestamp_offset);
+        IndexBytes { offsets: growing.offsets.bytes().to_vec(), times: growing.times.bytes().to_vec() }
+    }
+}
+
 /// What a roll decision needs to know of the active segment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fill {
@@ -119,6 +144,7 @@ impl Segment {
     pub(crate) fn forget_index(&self) {
         if self.is_sealed() {
             *self.index.write() = Index::NotLoaded;
+            self.forget_aborted();
         }
     }
 
@@ -308,7 +334,9 @@ impl Segment {
         loop {
             // Checked: a length that is wrong would hide what it steps over from every later search.
             match scan.next(true)? {
-                Step::Batch { position, header } if order.takes(&header) => {
+                Step::Batch { position, header }
+                    if order.takes(&header) && self.knows(position, &header)? =>
+                {
                     growing.note(position, &header, &self.config);
                     order.pass(&header);
                 }

@@ -1,4 +1,4 @@
-//! One segment: the `.log` of one base offset with its two indexes.
+//! One segment: the `.log` of one base offset with its indexes.
 //!
 //! Invariants:
 //! - Offsets of a segment are at or above its base, and at most 2^31 - 1 above it; positions stay below 2^31.
@@ -9,6 +9,7 @@
 //! - A sealed segment's index files are exact: no zero tail, and the last time entry is its youngest record.
 
 mod copy;
+mod digest;
 mod index;
 pub(crate) mod name;
 pub(crate) mod offset_index;
@@ -16,6 +17,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time_index;
+pub(crate) mod txn_index;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -29,16 +31,25 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, OnceLock, Ordering, RwLock};
 use crate::types::Offset;
 
 pub(crate) use copy::IndexBytes;
+use digest::Digest;
+pub(crate) use digest::{DigestDraft, reader as digest_reader};
+pub(crate) use index::IndexDraft;
 use index::{Growing, Index};
 use scan::Order;
 pub(crate) use scan::{Scan, Step};
+use txn_index::Aborted;
+pub(crate) use txn_index::AbortedTxn;
 pub(crate) use verify::{Disagreement, IndexCheck};
 
 /// The settings a segment follows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentConfig {
-    /// Offsets follow one another without gaps.
+    /// Made by this crate: no old formats.
+    pub(crate) ours: bool,
+    /// Offsets follow one another without gaps: ours, and never compacted.
     pub(crate) contiguous: bool,
+    /// Another process writes, and may put other bytes under its names.
+    pub(crate) followed: bool,
     pub(crate) index_interval_bytes: u64,
     pub(crate) segment_index_bytes: u64,
     /// Nobody cuts its closed files any more: they may be mapped.
@@ -86,9 +97,14 @@ pub(crate) struct Segment {
     dir: Arc<Path>,
     storage: Arc<dyn Storage>,
     config: SegmentConfig,
+    /// The name of the `.log`, where it has not its own while segments are exchanged.
+    stand_in: Option<PathBuf>,
     log: OnceLock<Arc<dyn File>>,
     map: OnceLock<Option<Arc<Map>>>,
     index: RwLock<Index>,
+    /// Of a closed segment that may have gaps.
+    digest: OnceLock<Option<Digest>>,
+    aborted: RwLock<Aborted>,
     /// Bytes handed to the operating system. Only the append lock's holder moves it.
     written: AtomicU64,
     visible: AtomicU64,
@@ -130,6 +146,7 @@ impl Segment {
         let log = storage.open(&dir.join(name::log(base)), Open::Truncate)?;
         let segment = Segment::existing(storage, dir, base, config, pins, now_ms);
         *segment.index.write() = Index::Growing(Growing::new(base, &config));
+        *segment.aborted.write() = Aborted::none();
         segment.entry_synced.store(false, Ordering::Release);
         // The cell is empty: the segment was made two lines above.
         let _ = segment.log.set(log);
@@ -150,9 +167,12 @@ impl Segment {
             dir: Arc::clone(dir),
             storage: Arc::clone(storage),
             config,
+            stand_in: None,
             log: OnceLock::new(),
             map: OnceLock::new(),
             index: RwLock::new(Index::NotLoaded),
+            digest: OnceLock::new(),
+            aborted: RwLock::new(Aborted::InFile),
             written: AtomicU64::new(0),
             visible: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
@@ -170,7 +190,18 @@ impl Segment {
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        self.dir.join(name::log(self.base))
+        self.stand_in.clone().unwrap_or_else(|| self.dir.join(name::log(self.base)))
+    }
+
+    /// Reads its `.log` from another name, the one it has in the middle of an exchange.
+    pub(crate) fn standing_in(mut self, log: Option<PathBuf>) -> Self {
+        self.stand_in = log;
+        self
+    }
+
+    /// Whether its offsets follow one another without gaps.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.config.contiguous
     }
 
     /// Bytes handed to the operating system.
@@ -225,13 +256,33 @@ impl Segment {
             return Ok(file);
         }
         let file = self.storage.open(&self.path(), how)?;
+        if self.config.followed && self.is_sealed() && file.len()? != self.written() {
+            let why = "it was exchanged for another".to_owned();
+            return Err(ErrorKind::BadFile { file: self.path(), why }.into());
+        }
         Ok(self.log.get_or_init(|| file))
     }
 
-    /// Opens the `.log`: who holds this segment reads on when its name goes, and the space is given back when the last
-    /// of them lets go.
+    /// Opens the `.log`, and what is asked with it: who holds this segment reads on when its names go, or lead to another
+    /// one's bytes, and the space is given back when the last of them lets go.
     pub(crate) fn hold_files(&self) -> Result<()> {
-        self.file(Open::Read).map(drop)
+        self.file(Open::Read)?;
+        self.digest()?;
+        self.aborted()?;
+        match self.with_index(|_, _| ()) {
+            Err(Fault::Disk(error)) => Err(error),
+            Ok(()) | Err(Fault::Bytes { .. }) => Ok(()),
+        }
+    }
+
+    /// The youngest timestamp of its first batch, if it has one.
+    pub(crate) fn first_timestamp(&self) -> Result<Option<i64>, Fault> {
+        let visible = self.visible();
+        if visible == 0 {
+            Ok(None)
+        } else {
+            self.header_at(0, visible).map(|first| Some(first.max_timestamp))
+        }
     }
 
     /// Writes batches behind the last, in one operation. They are not counted before [`Segment::publish`].
@@ -284,6 +335,8 @@ impl Segment {
     pub(crate) fn sync(&self) -> Result<()> {
         let written = self.written();
         self.sync_name()?;
+        // Without it records that do not count would.
+        self.flush_aborted(true)?;
         if self.synced.load(Ordering::Acquire) < written {
             self.file(Open::Write)?.sync_data()?;
             self.synced.fetch_max(written, Ordering::AcqRel);
@@ -337,7 +390,9 @@ impl Segment {
         }
         loop {
             match scan.next(true)? {
-                Step::Batch { position, header } if order.takes(&header) => {
+                Step::Batch { position, header }
+                    if order.takes(&header) && self.knows(position, &header)? =>
+                {
                     if header.last_offset() >= offset {
                         let header = self.with_base(position, header)?;
                         return Ok(Some(Landing { position, header, expected_base: order.expected }));
@@ -395,13 +450,14 @@ impl Segment {
         if header.is_legacy() {
             self.check_legacy(position, &header)?;
         }
+        self.check_header(position, &header)?;
         Ok(header)
     }
 
     /// A message of an old format in a log of ours is none, and elsewhere it is believed only with its checksum.
     #[cold]
     fn check_legacy(&self, position: u64, header: &BatchHeader) -> Result<(), Fault> {
-        let checked = match self.config.contiguous {
+        let checked = match self.config.ours {
             true => Err(Invalid::Magic(header.magic)),
             false => verify_crc(self.read(position, header.size() as u64)?.bytes(), header),
         };
@@ -421,7 +477,7 @@ impl Segment {
     /// A walk over its batches, by `file`.
     pub(crate) fn scan<'f>(&self, file: &'f dyn File, position: u64, end: u64) -> Scan<'f> {
         let scan = Scan::new(file, position, end);
-        if self.config.contiguous { scan } else { scan.of_broker(self.base) }
+        if self.config.ours { scan } else { scan.of_broker(self.base) }
     }
 
     /// `len` visible bytes at `position`: a piece of the map when sealed, else a copy on the heap.

@@ -39,7 +39,9 @@ impl Bench {
         let dir: Arc<Path> = home.as_ref().map_or(Path::new("/t-0"), |home| home.path()).into();
         storage.create_dir(&dir).unwrap();
         let config = SegmentConfig {
+            ours: false,
             contiguous: false,
+            followed: false,
             index_interval_bytes: interval,
             segment_index_bytes: 1 << 20,
             maps: true,

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::mmap::MapPermit;
@@ -256,6 +256,14 @@ impl File for DiskFile {
 
     fn modified_ms(&self) -> Result<i64> {
         self.with("stat", |file| Ok(modified_ms(&file.metadata()?)))
+    }
+
+    fn set_modified_ms(&self, ms: i64) -> Result<()> {
+        let time =
+            Timespec { tv_sec: ms.div_euclid(1_000), tv_nsec: (ms.rem_euclid(1_000) * 1_000_000) as _ };
+        let times =
+            Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: time };
+        self.with("set time", |file| Ok(rustix::fs::futimens(file, &times)?))
     }
 
     fn map(&self, len: u64) -> Result<Option<Arc<Map>>> {

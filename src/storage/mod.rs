@@ -139,6 +139,8 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
     fn drop_cache(&self) -> Result<()>;
     /// When the file was last written, in milliseconds since 1970.
     fn modified_ms(&self) -> Result<i64>;
+    /// Makes it look as if it had been written last then, in milliseconds since 1970.
+    fn set_modified_ms(&self, ms: i64) -> Result<()>;
     /// Maps the first `len` bytes for reading; `len` may lie beyond the end of the file.
     /// `None` where maps are not to be had (the simulated disk, no address space left): use `read_at` then.
     fn map(&self, len: u64) -> Result<Option<Arc<Map>>>;

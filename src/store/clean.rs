@@ -19,6 +19,7 @@ use super::stats::size;
 use super::{Shared, Store};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, HeldSpace, Result, each};
+use crate::group::Positions;
 use crate::log::checkpoint::{LOG_STARTS, write_offsets};
 use crate::log::retention::{Held, stamp};
 use crate::log::{Gone, GroupPositions, Log, Move, callback};
@@ -150,10 +151,9 @@ pub(super) fn begin(
     max_store_bytes: Option<u64>,
 ) {
     let upkeep = &shared.context.upkeep;
-    if let Some(positions) = positions {
-        // Nobody else was there to name somebody.
-        let _ = upkeep.positions.set(positions);
-    }
+    let own = || Arc::new(Positions(Arc::downgrade(&shared.groups))) as Arc<dyn GroupPositions>;
+    // Nobody else was there to name somebody.
+    let _ = upkeep.positions.set(positions.unwrap_or_else(own));
     if let Some(limit) = max_store_bytes {
         upkeep.quota.begin(limit, shared.measure());
     }

@@ -1,4 +1,5 @@
-//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints.
+//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints, members of groups whose time is
+//! up.
 //!
 //! One function does a slice of it, for hosts without threads. The threads do the same: `logstead-timer` finds out
 //! what is due and never touches a file; `logstead-flush` threads do it, each partition or producer by one at a time.
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::Shared;
+use super::producers::EXPIRATION_INTERVAL;
 use crate::error::{Error, Result, each};
 use crate::log::Log;
 use crate::producer::Shared as ProducerShared;
@@ -36,6 +38,8 @@ enum Job {
     Drain(Arc<ProducerShared>),
     Sync(Arc<Log>),
     Checkpoint,
+    ExpireProducers,
+    Groups,
     #[cfg(feature = "metrics")]
     Export,
 }
@@ -47,8 +51,10 @@ impl Job {
             Job::Drain(producer) => Arc::as_ptr(producer).addr(),
             Job::Sync(log) => Arc::as_ptr(log).addr(),
             Job::Checkpoint => 0,
+            Job::ExpireProducers => 2,
+            Job::Groups => 1,
             #[cfg(feature = "metrics")]
-            Job::Export => 1,
+            Job::Export => 3,
         }
     }
 }
@@ -74,7 +80,15 @@ impl Shared {
             let due = checkpoints.written_at + CHECKPOINT_INTERVAL;
             if due <= now { jobs.push(Job::Checkpoint) } else { sooner(due - now) }
         }
+        match self.groups.due(now) {
+            (true, _) => jobs.push(Job::Groups),
+            (false, left) => left.into_iter().for_each(&mut sooner),
+        }
         jobs.extend(logs.into_iter().map(Job::Sync));
+        // Nobody wakes for it: what is forgotten late does no harm.
+        if *self.expired_at.lock() + EXPIRATION_INTERVAL <= now {
+            jobs.push(Job::ExpireProducers);
+        }
         #[cfg(feature = "metrics")]
         if let Some(due) = self.export_due() {
             if due <= now {
@@ -94,6 +108,11 @@ impl Shared {
             }
             Job::Sync(log) => log.sync_due(),
             Job::Checkpoint => self.write_checkpoints(),
+            Job::ExpireProducers => {
+                self.expire_producers();
+                Ok(())
+            }
+            Job::Groups => self.groups.tick(),
             #[cfg(feature = "metrics")]
             Job::Export => {
                 self.export();
@@ -110,14 +129,22 @@ impl Shared {
         let (jobs, _) = self.due();
         let done = each(jobs.iter().map(|job| self.run(job)));
         let now = self.context.clock.monotonic();
-        if self.clean_due() <= now {
-            done.and(self.clean_slice().map(drop))?;
-        } else {
-            done?;
-        }
-        let clean = self.clean_due().saturating_sub(self.context.clock.monotonic());
+        let done = match self.clean_due() <= now {
+            true => done.and(self.clean_slice().map(drop)),
+            false => done,
+        };
+        done.and(self.compaction_slice(&|| false))?;
+        let clean = self.cleaner_due().saturating_sub(self.context.clock.monotonic());
         let next = self.due().1;
         Ok(super::Maintained { next_due: Some(next.map_or(clean, |next| next.min(clean))) })
+    }
+}
+
+impl Shared {
+    /// When there is something to delete or to compact, on the monotonic clock.
+    fn cleaner_due(&self) -> Duration {
+        let clean = self.clean_due();
+        self.compaction_due().map_or(clean, |compaction| compaction.min(clean))
     }
 }
 
@@ -199,10 +226,13 @@ fn run_timer(shared: &Arc<Shared>, flushers: &Arc<Flushers>, stop: &AtomicBool) 
 fn run_cleaner(shared: &Shared, stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         shared.context.upkeep.wake.fall_asleep();
-        let (due, now) = (shared.clean_due(), shared.context.clock.monotonic());
+        let (due, now) = (shared.cleaner_due(), shared.context.clock.monotonic());
         if due <= now {
-            // What it could not do is told by `explain_retention`, and tried again.
-            let _ = shared.clean_slice();
+            // What it could not do is told by `explain_retention`, and tried again. Deleting first: it makes room.
+            if shared.clean_due() <= now {
+                let _ = shared.clean_slice();
+            }
+            let _ = shared.compaction_slice(&|| stop.load(Ordering::SeqCst));
         } else if !stop.load(Ordering::SeqCst) {
             shared.context.upkeep.wake.sleep((due - now).min(IDLE));
         }

@@ -6,20 +6,26 @@
 //! - A checkpoint never says more than what is synced.
 
 mod backup;
+mod broker;
 mod clean;
+mod compaction;
 mod explain;
 #[cfg(feature = "metrics")]
 mod export;
 mod follow;
+mod groups;
+mod hand;
 mod maintenance;
 mod marker;
 mod meta;
 mod open;
 mod options;
 mod place;
+mod producers;
 #[cfg(all(test, logstead_shuttle))]
 mod schedules;
 mod stats;
+mod take;
 mod topics;
 mod verify;
 
@@ -31,22 +37,29 @@ use std::path::{Path, PathBuf};
 use crate::config::{ConsumerConfig, ProducerConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::checkpoint::{HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets};
+use crate::group::Groups;
+use crate::log::checkpoint::{
+    CLEANER_OFFSETS, HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets,
+};
 use crate::log::{Context, Lookout, PartitionReport, callback};
 use crate::metrics::span;
 use crate::producer::{Producer, Shared as ProducerShared};
 use crate::storage::{LockGuard, replace};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
+use crate::time::Clock;
 use crate::topic::Topics;
 use crate::topic::catalog::Catalog;
 
 pub use backup::Checkpoint;
+pub use broker::Transfer;
 use clean::Cleaner;
 pub use clean::RetentionRun;
+use compaction::Compactor;
 pub use explain::{PartitionRetention, RetentionReport, SegmentRetention};
 pub use maintenance::Maintained;
 use maintenance::Threads;
 pub use options::{Maintenance, StoreOptions};
+pub use producers::ProducerDescription;
 pub use stats::{Figures, PartitionStats, Stats, TopicStats};
 
 /// What opening a store found, cut, moved or rebuilt; nothing of it is missing here.
@@ -59,6 +72,20 @@ pub struct RecoveryReport {
     pub partitions: Vec<PartitionReport>,
     /// Files of the store itself that could not be read and count as absent.
     pub unreadable_files: Vec<PathBuf>,
+}
+
+impl RecoveryReport {
+    fn add(&mut self, reports: impl IntoIterator<Item = PartitionReport>) {
+        for report in reports {
+            let known = |other: &&mut PartitionReport| {
+                (&other.topic, other.partition) == (&report.topic, report.partition)
+            };
+            match self.partitions.iter_mut().find(known) {
+                Some(known) => known.events.extend(report.events),
+                None => self.partitions.push(report),
+            }
+        }
+    }
 }
 
 impl fmt::Display for RecoveryReport {
@@ -80,13 +107,17 @@ impl fmt::Display for RecoveryReport {
 struct Shared {
     context: Arc<Context>,
     topics: Arc<Topics>,
+    groups: Arc<Groups>,
     catalog: Mutex<Catalog>,
     producers: Mutex<Vec<Weak<ProducerShared>>>,
     checkpoints: Mutex<Checkpoints>,
     cleaner: Cleaner,
+    compactor: Compactor,
     report: RecoveryReport,
     /// On the monotonic clock.
     opened_at: std::time::Duration,
+    /// When producers were forgotten last, on the monotonic clock.
+    expired_at: Mutex<std::time::Duration>,
     #[cfg(feature = "metrics")]
     exported: Mutex<export::Exported>,
     closed: AtomicBool,
@@ -191,26 +222,37 @@ impl Store {
             unsynced: Default::default(),
             wake: Default::default(),
             pins: Default::default(),
+            names: Default::default(),
+            producer_id_expiration_ms: options.producer_id_expiration_ms,
             upkeep: Default::default(),
         });
         context.upkeep.begin(context.clock.as_ref());
         span!("open", dir = %context.root.display(), read_only);
         let opened_at = context.clock.monotonic();
-        let opened = open::open(&context)?;
+        let mut opened = open::open(&context)?;
+        let topics = Arc::new(opened.topics);
+        let groups = Arc::new(Groups::new(&context, &topics, options.offsets_retention_ms()));
+        if !opened.report.clean {
+            opened.report.add(groups.move_back(None));
+        }
         let checkpoints = Checkpoints { files: opened.checkpoints, written_at: context.clock.monotonic() };
         let shared = Arc::new(Shared {
             context,
-            topics: Arc::new(opened.topics),
+            topics,
+            groups,
             catalog: Mutex::new(opened.catalog),
             producers: Mutex::default(),
             checkpoints: Mutex::new(checkpoints),
+            compactor: options.compactor(opened_at),
             cleaner: Cleaner::new(options.retention_check_interval, opened_at),
             report: opened.report,
             opened_at,
+            expired_at: Mutex::new(opened_at),
             #[cfg(feature = "metrics")]
             exported: Mutex::default(),
             closed: AtomicBool::new(false),
         });
+        groups::begin(&shared);
         if read_only {
             follow::begin(&shared);
         } else {
@@ -244,16 +286,12 @@ impl Store {
     /// A producer.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`], [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`].
+    /// [`ErrorKind::InvalidConfig`], [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`]; of
+    /// one with a name also [`ErrorKind::Full`], and [`ErrorKind::WouldWaitForItself`] from inside a delivery hook.
     pub fn producer_with(&self, config: ProducerConfig) -> Result<Producer> {
         config.validate()?;
-        let shared = self.shared();
-        shared.check_writable()?;
-        let (producer, watched) = Producer::new(config, &shared.context, &shared.topics, self.keep());
-        let mut producers = shared.producers.lock();
-        producers.retain(|producer| producer.strong_count() > 0);
-        producers.push(Arc::downgrade(&watched));
-        Ok(producer)
+        self.shared().check_writable()?;
+        self.make_producer(config)
     }
 
     /// A consumer with the default settings.
@@ -271,7 +309,7 @@ impl Store {
     pub fn consumer_with(&self, config: ConsumerConfig) -> Result<Consumer> {
         config.validate()?;
         self.shared().check_open()?;
-        Ok(Consumer::new(config, &self.shared().topics, self.keep()))
+        Consumer::new(config, &self.shared().topics, &self.shared().groups, None, self.keep())
     }
 
     /// Takes a partition back into service after a failed sync ([`ErrorKind::Poisoned`]) or after its files were
@@ -280,17 +318,22 @@ impl Store {
     /// Records that were not committed may be gone; the answer tells what was found.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] if it still can not be served.
+    /// [`ErrorKind::Damaged`] if it still can not be served; [`ErrorKind::Full`] if there is no room to keep what must
+    /// be cut. [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`], [`ErrorKind::ReadOnly`],
+    /// [`ErrorKind::Closed`].
     pub fn recover(&self, topic: &str, partition: i32) -> Result<Option<PartitionReport>> {
         span!("recover", topic, partition);
         self.shared().check_writable()?;
-        let (topic, quota) = (self.shared().topics.get(topic)?, &self.shared().context.upkeep.quota);
-        let bytes = || topic.opened_log(partition).map_or(0, |log| log.size_bytes());
+        let (handle, quota) = (self.shared().topics.get(topic)?, &self.shared().context.upkeep.quota);
+        let bytes = || handle.opened_log(partition).map_or(0, |log| log.size_bytes());
         let before = bytes();
-        let recovered = topic.recover(partition);
+        let recovered = handle.recover(partition);
         quota.gave_back(before);
         quota.took(bytes());
-        recovered
+        // Groups may have read more than is there now.
+        let mut report = RecoveryReport::default();
+        report.add(recovered?.into_iter().chain(self.shared().groups.move_back(Some((topic, partition)))));
+        Ok(report.partitions.pop())
     }
 
     /// The figures of now, per topic and partition: what there is, what went on since the store was opened, how long
@@ -324,6 +367,11 @@ impl Store {
 
     fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
+    }
+
+    /// Where it takes its time from.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.shared().context.clock)
     }
 
     fn keep(&self) -> Arc<dyn Any + Send + Sync> {
@@ -451,12 +499,14 @@ impl Shared {
     fn write_changed(&self, checkpoints: &mut Checkpoints) -> Result<()> {
         let mut recovery_points = checkpoints.files.recovery_points.clone();
         let mut log_starts = checkpoints.files.log_starts.clone();
+        let mut cleaned = checkpoints.files.cleaned.clone();
         let mut high_watermarks: BTreeMap<_, _> = Offsets::new();
         for topic in self.topics.sorted() {
             for (partition, log) in topic.opened_logs() {
                 let key = (topic.name.to_string(), partition);
                 recovery_points.insert(key.clone(), log.recovery_point());
                 high_watermarks.insert(key.clone(), log.high_watermark());
+                cleaned.extend(log.cleaned_to().map(|to| (key.clone(), to)));
                 match log.log_start_to_remember() {
                     Some(start) => log_starts.insert(key, start),
                     None => log_starts.remove(&key),
@@ -472,6 +522,10 @@ impl Shared {
         if log_starts != checkpoints.files.log_starts {
             write_offsets(storage, &path(LOG_STARTS), &log_starts)?;
             checkpoints.files.log_starts = log_starts;
+        }
+        if cleaned != checkpoints.files.cleaned {
+            write_offsets(storage, &path(CLEANER_OFFSETS), &cleaned)?;
+            checkpoints.files.cleaned = cleaned;
         }
         if self.closed.load(Ordering::Acquire) {
             // Nobody here reads it: it is for a broker that takes the directory over.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Store;
+use super::compaction::CompactorOptions;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -30,10 +31,13 @@ pub struct StoreOptions {
     pub(super) maintenance: Maintenance,
     pub(super) flush_threads: usize,
     max_open_files: Option<usize>,
+    pub(super) producer_id_expiration_ms: u64,
     pub(super) shows: ReadOnly,
+    pub(super) compactor: CompactorOptions,
     pub(super) retention_check_interval: Duration,
     pub(super) max_store_bytes: Option<u64>,
     pub(super) group_positions: Option<Arc<dyn GroupPositions>>,
+    offsets_retention_minutes: Option<u64>,
     clock: Arc<dyn Clock>,
     disk: Option<SimDisk>,
 }
@@ -44,10 +48,13 @@ impl Default for StoreOptions {
             maintenance: Maintenance::Threads,
             flush_threads: 4,
             max_open_files: None,
+            producer_id_expiration_ms: 86_400_000,
             shows: ReadOnly::Committed,
+            compactor: CompactorOptions::default(),
             retention_check_interval: Duration::from_secs(300),
             max_store_bytes: None,
             group_positions: None,
+            offsets_retention_minutes: Some(10_080),
             clock: Arc::new(SystemClock),
             disk: None,
         }
@@ -79,6 +86,15 @@ impl StoreOptions {
     #[must_use]
     pub fn flush_threads(mut self, threads: usize) -> Self {
         self.flush_threads = threads.max(1);
+        self
+    }
+
+    /// `producer.id.expiration.ms`: how long a partition remembers a producer that writes nothing to it, by the
+    /// timestamps of its records. Default one day, as in Kafka. One with a name is not forgotten, nor one with a
+    /// transaction open.
+    #[must_use]
+    pub fn producer_id_expiration_ms(mut self, ms: u64) -> Self {
+        self.producer_id_expiration_ms = ms;
         self
     }
 
@@ -114,8 +130,7 @@ impl StoreOptions {
     }
 
     /// Who knows how far groups have read, for topics that keep records for them
-    /// ([`TopicConfig::hold_for`](crate::TopicConfig::hold_for)). Without it such records are kept as long as the
-    /// bounds of the topic allow.
+    /// ([`TopicConfig::hold_for`](crate::TopicConfig::hold_for)). Without it the store's own groups are asked.
     #[must_use]
     pub fn group_positions(mut self, positions: impl GroupPositions + 'static) -> Self {
         self.group_positions = Some(Arc::new(positions));
@@ -128,6 +143,14 @@ impl StoreOptions {
     #[must_use]
     pub fn read_only(mut self, shows: ReadOnly) -> Self {
         self.shows = shows;
+        self
+    }
+
+    /// `offsets.retention.minutes`: how long the committed offsets of a group are kept that has no members, or of a topic
+    /// that no member wants any more. Default 10,080 (a week); `None`: for ever.
+    #[must_use]
+    pub fn offsets_retention_minutes(mut self, minutes: impl Into<Option<u64>>) -> Self {
+        self.offsets_retention_minutes = minutes.into();
         self
     }
 
@@ -207,6 +230,11 @@ impl StoreOptions {
             Some(disk) => Arc::new(disk.clone()),
             None => Arc::new(Disk::new(self.open_files())),
         }
+    }
+
+    pub(super) fn offsets_retention_ms(&self) -> Option<i64> {
+        let ms = |minutes: u64| i64::try_from(minutes.saturating_mul(60_000)).unwrap_or(i64::MAX);
+        self.offsets_retention_minutes.map(ms)
     }
 
     pub(super) fn open_files(&self) -> usize {

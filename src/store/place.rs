@@ -13,13 +13,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::backup::Checkpoint;
-use super::marker::{Tail, remove_dir};
-use crate::error::Result;
+use super::marker::Tail;
+use super::open::remove_partition_dir;
+use crate::error::{ErrorKind, Result};
 use crate::log::checkpoint::{LEADER_EPOCHS, epochs_text, read_epochs};
+use crate::log::compact::{self, Cleaned, Unsettled};
 use crate::log::{Moment, committed, start::epochs_from};
 use crate::segment::name::{self, SegmentFile};
-use crate::segment::{IndexBytes, Segment};
-use crate::storage::{Entry, EntryKind, File, Open, Storage, copy_range, read_small, replace};
+use crate::segment::{IndexBytes, Segment, txn_index};
+use crate::storage::{Entry, EntryKind, File, Open, Storage, copy_range, read_small, replace, write_new};
 use crate::sync::Arc;
 use crate::types::Offset;
 
@@ -70,16 +72,21 @@ impl Placing<'_> {
         let here = names(storage, from)?;
         let metadata = read_small(storage, &from.join(METADATA))?;
         if known.is_none() && self.is_another(to, metadata.as_deref())? {
-            remove_dir(storage, to)?;
+            remove_partition_dir(storage, to).1?;
         }
         storage.create_dir(to)?;
+        settle_compactions(storage, from, to)?;
         let there = names(storage, to)?;
         let mut place = Place { placing: self, from, to, there, dirty: false };
         let mut kept = BTreeSet::new();
         place.small_file(METADATA, metadata)?;
         let mut start = Some(moment.log_start);
-        for segment in &moment.sealed {
+        for (i, segment) in moment.sealed.iter().enumerate() {
+            let next_base = moment.sealed.get(i + 1).map_or(moment.last.base(), |next| next.base());
             let placed = match here.get(&name::log(segment.base())) {
+                Some(entry) if !segment.is_contiguous() && place.is_exchange(segment.base(), next_base) => {
+                    place.exchanged(segment, entry, next_base, &here)
+                }
                 Some(entry) => place.sealed(segment, entry, known),
                 // Its handle may still hold it.
                 None => place.copied(segment, segment.written(), Offset::MAX, known),
@@ -100,16 +107,32 @@ impl Placing<'_> {
         place.small_file(LEADER_EPOCHS, epochs_at(storage, from, start)?)?;
         for entry in here.values().filter(|entry| entry.kind == EntryKind::File) {
             match SegmentFile::parse(&entry.name) {
-                Some(SegmentFile::TransactionIndex(base)) if kept.contains(&base) => {}
-                Some(SegmentFile::Snapshot(offset)) if offset <= moment.end => {}
+                Some(SegmentFile::TransactionIndex(base))
+                    if base < moment.last.base() && kept.contains(&base) => {}
+                Some(SegmentFile::Snapshot(offset)) if offset < moment.end => {}
                 _ => continue,
             }
             place.small_file(&entry.name, read_small(storage, &from.join(&entry.name))?)?;
         }
+        for base in &kept {
+            if let Some(digest) = here.get(&name::digest(*base)) {
+                place.digest(digest)?;
+            }
+        }
+        let mut aborted = moment.last.aborted()?;
+        aborted.retain(|txn| txn.last_offset < moment.end);
+        let aborted = (!aborted.is_empty()).then(|| txn_index::encoded(&aborted));
+        place.small_file(&name::txn_index(moment.last.base()), aborted)?;
+        let last_snapshot = name::snapshot(moment.end);
+        let snapshot = match &moment.snapshot {
+            Some(snapshot) if moment.end > 0 => Some(snapshot.clone()),
+            _ => read_small(storage, &from.join(&last_snapshot))?,
+        };
+        place.small_file(&last_snapshot, snapshot)?;
         // The word of what is committed comes behind what it speaks of.
         place.settle()?;
         place.small_file(committed::FILE_NAME, moment.committed.clone())?;
-        let stale = place.stale(&kept, &here);
+        let stale = place.stale(&kept, &here, moment.end);
         Ok(Placed { tail: (moment.last.base(), moment.position), start, stale })
     }
 
@@ -159,6 +182,76 @@ impl Place<'_, '_> {
             return Ok(());
         }
         self.copied(segment, entry.len, Offset::MAX, known)
+    }
+
+    /// Whether a segment that was compacted takes the place of others here.
+    fn is_exchange(&self, base: Offset, next_base: Offset) -> bool {
+        self.there.keys().any(|name| match SegmentFile::parse(name) {
+            Some(SegmentFile::Log(other)) => (base..next_base).contains(&other),
+            _ => false,
+        })
+    }
+
+    /// A segment that was compacted, in the place of those it was made of, which are all here: as the log itself does it,
+    /// so that a crash leaves these or that one.
+    fn exchanged(&mut self, segment: &Segment, entry: &Entry, next_base: Offset, here: &Names) -> Result<()> {
+        let (base, storage) = (segment.base(), self.placing.storage);
+        let (log, digest) = (name::log(base), name::digest(base));
+        let alone = !self.is_exchange(base + 1, next_base);
+        let same =
+            |name: &str| self.there.get(name).zip(here.get(name)).is_some_and(|(a, b)| a.file == b.file);
+        let read = |dir: &Path| read_whole(storage, &dir.join(&digest));
+        let is_there = self.there.get(&log).is_some_and(|there| there.len == entry.len);
+        if alone
+            && is_there
+            && (same(&log) || read(self.from)?.is_some() && read(self.from)? == read(self.to)?)
+        {
+            self.placing.done.segments_kept += 1;
+            return Ok(());
+        }
+        let tmp = self.tmp(&log)?;
+        let linked = self.placing.links && storage.hard_link(&self.from.join(&log), &tmp)?;
+        self.placing.links &= linked;
+        if linked {
+            self.placing.done.segments_linked += 1;
+        } else {
+            let (source, file) = (segment.file(Open::Read)?, storage.open(&tmp, Open::New)?);
+            copy_range(source.as_ref(), file.as_ref(), 0..entry.len, &self.from.join(&log))?;
+            file.sync_data()?;
+            self.placing.done.segments_copied += 1;
+            self.placing.done.bytes_copied += entry.len;
+        }
+        let index = segment.index_below(entry.len, Offset::MAX)?;
+        let aborted = txn_index::encoded(&segment.aborted()?);
+        let digest_bytes = read(self.from)?;
+        let others = [
+            (name::offset_index(base), Some(index.offsets)),
+            (name::time_index(base), Some(index.times)),
+            (name::txn_index(base), Some(aborted).filter(|aborted| !aborted.is_empty())),
+            (digest, digest_bytes),
+        ];
+        for (name, bytes) in &others {
+            let tmp = self.tmp(name)?;
+            if let Some(bytes) = bytes {
+                write_new(storage, &tmp, bytes)?;
+            }
+        }
+        compact::exchange_for(storage, self.to, base..next_base)?;
+        self.there = names(storage, self.to)?;
+        Ok(())
+    }
+
+    /// The digest of a segment that was compacted, where it differs.
+    fn digest(&mut self, entry: &Entry) -> Result<()> {
+        let bytes = read_whole(self.storage(), &self.from.join(&entry.name))?;
+        match bytes {
+            Some(bytes)
+                if read_whole(self.storage(), &self.to.join(&entry.name))?.as_ref() != Some(&bytes) =>
+            {
+                self.put(&entry.name, &bytes)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The last segment, as far as it is committed.
@@ -301,17 +394,52 @@ impl Place<'_, '_> {
     }
 
     /// Files of segments that are no more, and what interrupted checkpoints left.
-    fn stale(&self, kept: &BTreeSet<Offset>, here: &Names) -> Vec<PathBuf> {
+    fn stale(&self, kept: &BTreeSet<Offset>, here: &Names, end: Offset) -> Vec<PathBuf> {
         let is_stale = |name: &&String| match SegmentFile::parse(name) {
-            Some(SegmentFile::Log(base) | SegmentFile::OffsetIndex(base) | SegmentFile::TimeIndex(base)) => {
-                !kept.contains(&base)
-            }
-            Some(SegmentFile::TransactionIndex(_) | SegmentFile::Snapshot(_)) => !here.contains_key(*name),
+            Some(
+                SegmentFile::Log(base)
+                | SegmentFile::OffsetIndex(base)
+                | SegmentFile::TimeIndex(base)
+                | SegmentFile::Digest(base),
+            ) => !kept.contains(&base),
+            Some(SegmentFile::TransactionIndex(base)) => !kept.contains(&base) || !here.contains_key(*name),
+            Some(SegmentFile::Snapshot(offset)) => offset != end && !here.contains_key(*name),
             Some(SegmentFile::Deleted | SegmentFile::Cleaned | SegmentFile::Swap) => true,
             None => false,
         };
         self.there.keys().filter(is_stale).map(|name| self.to.join(name)).collect()
     }
+}
+
+/// Ends what an interrupted checkpoint left of an exchange, and takes over which segments may have gaps: before there is
+/// one of them.
+fn settle_compactions(storage: &dyn Storage, from: &Path, to: &Path) -> Result<()> {
+    let source = compact::readable(storage, from)?;
+    let target = match compact::settle(storage, to, false, &mut Vec::new()) {
+        Ok(target) => target,
+        Err(Unsettled::Disk(error)) => return Err(error),
+        Err(Unsettled::Neither(why)) => {
+            return Err(ErrorKind::BadFile { file: to.join(compact::FILE_NAME), why }.into());
+        }
+    };
+    if target.sparse_below >= source.sparse_below {
+        return Ok(());
+    }
+    let exchanges = target.exchanges.max(source.exchanges);
+    Cleaned { sparse_below: source.sparse_below, exchanges, swap: None }.write(storage, to)
+}
+
+/// A file of any size; `None`: there is none.
+fn read_whole(storage: &dyn Storage, path: &Path) -> Result<Option<Vec<u8>>> {
+    let file = match storage.open(path, Open::Read) {
+        Ok(file) => file,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
 }
 
 /// The checkpoint of epochs of a log that starts there. One that can not be read is copied as it is.

@@ -67,6 +67,7 @@ pub(crate) struct TopicInner {
     config: RwLock<Arc<TopicConfig>>,
     /// The settings refuse some timestamps: kept apart, since every record asks.
     limits_timestamps: AtomicBool,
+    needs_keys: AtomicBool,
     slots: Table<Slot>,
     partitions: AtomicU32,
 }
@@ -87,6 +88,7 @@ impl TopicInner {
             context,
             id,
             limits_timestamps: AtomicBool::new(config.limits_timestamps()),
+            needs_keys: AtomicBool::new(config.cleanup.compact),
             config: RwLock::new(Arc::new(config)),
             slots: Table::default(),
             partitions: AtomicU32::new(0),
@@ -116,6 +118,7 @@ impl TopicInner {
     pub(crate) fn set_config(&self, config: TopicConfig) {
         let config = Arc::new(config);
         self.limits_timestamps.store(config.limits_timestamps(), Ordering::Relaxed);
+        self.needs_keys.store(config.cleanup.compact, Ordering::Relaxed);
         // First here: a log that is opened from now on goes by it.
         *self.config.write() = Arc::clone(&config);
         for slot in self.slots() {
@@ -142,6 +145,11 @@ impl TopicInner {
         self.id.or_else(file)
     }
 
+    /// Whether it was made here, and not by a broker.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// Whether another process, in whose files both were found, means the same topic by them.
     pub(crate) fn is_same(&self, found: &TopicInner) -> bool {
         self.id == found.id && !self.opened_logs().iter().any(|(_, log)| log.is_gone())
@@ -153,15 +161,20 @@ impl TopicInner {
             self.set_config(TopicConfig::clone(&found.config()));
         }
         for (number, slot) in found.slots().enumerate() {
-            let State::NotOpened(hints) = &*slot.state.read() else { continue };
-            match self.slots.get(number) {
-                None => self.add(vec![Some(hints.clone())]),
-                Some(known) => {
+            let hints = match &*slot.state.read() {
+                State::NotOpened(hints) => Some(hints.clone()),
+                _ => None,
+            };
+            match (self.slots.get(number), hints) {
+                // Also one that the directory has not: those behind it keep their numbers.
+                (None, hints) => self.add(vec![hints]),
+                (Some(known), Some(hints)) => {
                     let mut state = known.state.write();
                     if matches!(*state, State::Absent) {
-                        *state = State::NotOpened(hints.clone());
+                        *state = State::NotOpened(hints);
                     }
                 }
+                (Some(_), None) => {}
             }
         }
     }
@@ -170,14 +183,24 @@ impl TopicInner {
         (0..self.partitions() as usize).filter_map(|number| self.slots.get(number))
     }
 
-    /// Refuses a record whose timestamp is too far from now.
+    /// Refuses a record whose timestamp is too far from now, and one without a key in a topic that is compacted.
     #[inline]
-    pub(crate) fn check_timestamp(&self, timestamp: Option<i64>) -> Result<()> {
+    pub(crate) fn check_record(&self, record: &Record<'_>) -> Result<()> {
+        self.check_key(record.key)?;
         let now = || self.context.clock.now_ms();
-        match timestamp {
+        match record.timestamp_ms {
             Some(timestamp) if !self.takes_timestamp(timestamp, now) => Err(self.wrong_times(vec![0], now())),
             _ => Ok(()),
         }
+    }
+
+    #[inline]
+    fn check_key(&self, key: Option<&[u8]>) -> Result<()> {
+        if key.is_none() && self.needs_keys.load(Ordering::Relaxed) {
+            let why = "its topic is compacted (cleanup.policy), which takes a key: give it one";
+            return Err(ErrorKind::InvalidRecord { why }.into());
+        }
+        Ok(())
     }
 
     fn takes_timestamp(&self, timestamp: i64, now: impl FnOnce() -> i64) -> bool {
@@ -331,6 +354,7 @@ impl TopicInner {
                         log_start: log.log_start_to_remember(),
                         clean: false,
                         contiguous: log.is_contiguous(),
+                        cleaned_to: log.cleaned_to(),
                     };
                     *state = State::NotOpened(hints);
                 }
@@ -477,6 +501,12 @@ impl Topic {
     /// Its settings as they are now; Kafka's defaults, without `retention.ms`, for a topic that a broker made.
     pub fn config(&self) -> TopicConfig {
         TopicConfig::clone(&self.inner.config())
+    }
+
+    /// The partition that a producer's record with this key goes to, unless the record names another or the producer has
+    /// a partitioner of its own: Kafka's murmur2 of the key. With more partitions it is another one.
+    pub fn partition_for_key<K: AsRef<[u8]> + ?Sized>(&self, key: &K) -> i32 {
+        partitioner::partition_of(key.as_ref(), self.partitions()) as i32
     }
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {

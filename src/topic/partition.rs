@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{Record, Topic};
+use crate::config::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Log, ReadOptions, Records, SharedRecord, callback};
 use crate::record::{BatchBuilder, Compression};
@@ -56,11 +57,32 @@ impl BatchReceipt {
 pub struct Partition {
     topic: Topic,
     partition: i32,
+    isolation_level: IsolationLevel,
 }
 
 impl Partition {
     pub(super) fn new(topic: Topic, partition: i32) -> Self {
-        Partition { topic, partition }
+        Partition { topic, partition, isolation_level: IsolationLevel::default() }
+    }
+
+    /// The same partition, read at this level by [`read`](Self::read), [`scan`](Self::scan), [`last`](Self::last),
+    /// [`get`](Self::get) and [`offset_for_time`](Self::offset_for_time). Default: records of transactions are read
+    /// whatever became of these.
+    ///
+    /// ```
+    /// # use logstead::{Acks, IsolationLevel, Record, Store, TopicConfig};
+    /// # let store = Store::in_memory()?;
+    /// # let topic = store.create_topic("t", TopicConfig::default())?;
+    /// let partition = topic.partition(0)?.isolation_level(IsolationLevel::ReadCommitted);
+    /// partition.append([Record::to(&topic).value("of no transaction")], None, Acks::All)?;
+    /// assert_eq!(partition.read(0, 1 << 20)?.len(), 1);
+    /// assert_eq!(partition.last_stable_offset()?, 1);
+    /// # Ok::<(), logstead::Error>(())
+    /// ```
+    #[must_use]
+    pub fn isolation_level(mut self, level: IsolationLevel) -> Self {
+        self.isolation_level = level;
+        self
     }
 
     pub(crate) fn log(&self) -> Result<Arc<Log>> {
@@ -101,6 +123,7 @@ impl Partition {
         let mut builder = BatchBuilder::new(records.size_hint().0.clamp(1, 1_000) * TYPICAL_RECORD_BYTES);
         let mut wrong_times = Vec::new();
         for record in records {
+            topic.check_key(record.key)?;
             let timestamp = record.timestamp_ms.unwrap_or(now);
             let index =
                 builder.push(timestamp, record.key, record.value, record.headers).map_err(Error::from)?;
@@ -142,7 +165,8 @@ impl Partition {
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`]; [`ErrorKind::Corrupt`], which says where reading can go on.
     pub fn read(&self, from: Offset, max_bytes: usize) -> Result<Records> {
-        self.log()?.read(from, ReadOptions::max_bytes(max_bytes))
+        let options = ReadOptions::max_bytes(max_bytes);
+        self.log()?.read(from, ReadOptions { isolation_level: self.isolation_level, ..options })
     }
 
     /// Reads from `from` to the end as it is now, piece by piece; nothing when `from` lies behind that.
@@ -161,7 +185,7 @@ impl Partition {
     /// # Ok::<(), logstead::Error>(())
     /// ```
     pub fn scan(&self, from: Offset) -> Scan {
-        Scan { partition: self.clone(), next: from, end: self.high_watermark() }
+        Scan { partition: self.clone(), next: from, end: self.read_end() }
     }
 
     /// The last `count` records, fewer if there are fewer.
@@ -169,7 +193,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::read`].
     pub fn last(&self, count: usize) -> Result<Records> {
-        let (start, end) = (self.log_start_offset(), self.high_watermark());
+        let (start, end) = (self.log_start_offset(), self.read_end());
         let mut back = Offset::try_from(count).unwrap_or(Offset::MAX);
         loop {
             let from = end.saturating_sub(back).max(start);
@@ -192,7 +216,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::read`]; the end is out of range here.
     pub fn get(&self, offset: Offset) -> Result<Option<SharedRecord>> {
-        self.log()?.get(offset)
+        self.log()?.get(offset, self.isolation_level)
     }
 
     /// The first record at least as young as a time, and its own time; `None` when all are older.
@@ -200,7 +224,15 @@ impl Partition {
     /// # Errors
     /// As [`Partition::read`].
     pub fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<(Offset, i64)>> {
-        self.log()?.offset_for_time(timestamp_ms)
+        let log = self.log()?;
+        let found = log.offset_for_time(timestamp_ms)?;
+        match self.isolation_level {
+            IsolationLevel::ReadUncommitted => Ok(found),
+            level => {
+                let end = log.read_end(level)?;
+                Ok(found.filter(|(offset, _)| *offset < end))
+            }
+        }
     }
 
     /// The first offset that can be read.
@@ -211,6 +243,21 @@ impl Partition {
     /// One behind the last committed record; -1 when the store is closed.
     pub fn high_watermark(&self) -> Offset {
         self.log().map_or(-1, |log| log.high_watermark())
+    }
+
+    /// The first offset of a transaction that is still open, else the high watermark: where reading at
+    /// [`IsolationLevel::ReadCommitted`] stops.
+    ///
+    /// # Errors
+    /// As [`Partition::read`].
+    pub fn last_stable_offset(&self) -> Result<Offset> {
+        self.log()?.read_end(IsolationLevel::ReadCommitted)
+    }
+
+    /// Where reading stops; what is wrong is told by who reads.
+    fn read_end(&self) -> Offset {
+        let end = self.log().and_then(|log| log.read_end(self.isolation_level));
+        end.unwrap_or_else(|_| self.high_watermark())
     }
 
     /// One behind the last record that was written; -1 when the store is closed.

@@ -265,6 +265,11 @@ impl File for SimFile {
         Ok(self.disk.lock().state.files.get(&self.id).map_or(0, |file| file.modified_ms))
     }
 
+    fn set_modified_ms(&self, ms: i64) -> Result<()> {
+        self.disk.lock().state.file(self.id).modified_ms = ms;
+        Ok(())
+    }
+
     fn map(&self, _len: u64) -> Result<Option<Arc<Map>>> {
         Ok(None)
     }
