@@ -369,7 +369,9 @@ fn a_broker_that_starts_after_any_crash_serves_of_each_partition_all_or_nothing(
                 let served =
                     found.iter().zip(&expected).filter(|(found, expected)| found == expected).count();
                 let whole = |(found, expected): (&Rows, &Rows)| found.is_empty() || found == expected;
-                assert!(found.iter().zip(&expected).all(whole), "a part of a partition");
+                let files: Vec<_> =
+                    state.files().into_iter().filter(|file| file.starts_with(BROKER)).collect();
+                assert!(found.iter().zip(&expected).all(whole), "a part of a partition: {files:?}");
                 let kind = if served == 3 {
                     &all
                 } else if served == 1 {
