@@ -40,7 +40,7 @@ fn compare_bytes(oracle: &Oracle, seed: u64) {
     let (theirs, file) = (home.path().join("kafka"), home.path().join("spec.jsonl"));
     let lines: Vec<String> = spec.iter().map(Value::to_string).collect();
     std::fs::write(&file, lines.join("\n")).unwrap();
-    let results = oracle.ask(["write".as_ref(), file.as_os_str()], &[theirs.clone()]);
+    let results = oracle.ask(["write".as_ref(), file.as_os_str()], std::slice::from_ref(&theirs));
     assert_eq!(results.lines().count(), lines.len());
 
     let (ours, theirs) = (ours(&disk), files(&theirs));
