@@ -406,6 +406,15 @@ impl Segment {
         let read = |name: String| storage::read_small(self.storage.as_ref(), &self.dir.join(name));
         let offsets = read(name::offset_index(self.base))?;
         let times = read(name::time_index(self.base))?;
+        if !read_only {
+            for (name, found) in
+                [(name::offset_index(self.base), &offsets), (name::time_index(self.base), &times)]
+            {
+                if found.is_none() {
+                    self.write_index(&name, &[], 0)?;
+                }
+            }
+        }
         let lens = (offsets.as_ref().map_or(0, Vec::len), times.as_ref().map_or(0, Vec::len));
         let resumed = match (offsets, times) {
             (Some(offsets), Some(times)) => self.confirmed(&offsets, &times, proven, len, clean)?,
