@@ -34,3 +34,8 @@ fn small_files() {
 fn directories() {
     each_seed("directory", logstead::fuzzing::directory);
 }
+
+#[test]
+fn committed_offsets() {
+    each_seed("offsets", logstead::fuzzing::offsets);
+}
