@@ -146,8 +146,8 @@ impl StoreOptions {
         self
     }
 
-    /// `offsets.retention.minutes`: how long the committed offsets of a group are kept that has no members, or of a topic
-    /// that no member wants any more. Default 10,080 (a week); `None`: for ever.
+    /// `offsets.retention.minutes`: how long the committed offsets of a group are kept that has no members, or of a
+    /// topic that no member wants any more. Default 10,080 (a week); `None`: for ever.
     #[must_use]
     pub fn offsets_retention_minutes(mut self, minutes: impl Into<Option<u64>>) -> Self {
         self.offsets_retention_minutes = minutes.into();
