@@ -82,8 +82,8 @@ pub use config::{
 pub use consumer::{Batches, Consumer, Waker};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{
-    BatchRef, CompactionReport, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent, SharedRecord,
-    VerifyReport,
+    BatchRef, CompactionReport, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent,
+    SharedRecord, VerifyReport,
 };
 pub use metrics::{SyncTimes, Traffic};
 pub use producer::{Delivery, Producer, Receipt, Writer};

@@ -205,7 +205,11 @@ impl TopicConfig {
 
     /// `segment.ms`, or what `max.compaction.lag.ms` makes of it.
     pub(crate) fn roll_ms(&self) -> u64 {
-        if self.cleanup.compact { self.segment_ms.min(self.max_compaction_lag_ms.max(1)) } else { self.segment_ms }
+        if self.cleanup.compact {
+            self.segment_ms.min(self.max_compaction_lag_ms.max(1))
+        } else {
+            self.segment_ms
+        }
     }
 
     /// Checks every value and the relations between them.

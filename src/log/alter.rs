@@ -28,8 +28,7 @@ impl Log {
         {
             let mut tail = self.tail.lock();
             let before = std::mem::replace(&mut *self.config.write(), Arc::clone(config));
-            if (before.roll_ms(), before.segment_jitter_ms) != (config.roll_ms(), config.segment_jitter_ms)
-            {
+            if (before.roll_ms(), before.segment_jitter_ms) != (config.roll_ms(), config.segment_jitter_ms) {
                 tail.segment_ms = self.jittered_segment_ms(config);
             }
             // After a failed sync nobody knows what the system still has.

@@ -144,24 +144,27 @@ impl Log {
         }
     }
 
-    /// Reads once more what failed only because the writer moved or cut the files meanwhile.
+    /// Reads again what failed only because the writer moved, exchanged or cut the files meanwhile.
     pub(super) fn retried<T>(&self, read: impl Fn() -> Result<T>) -> Result<T> {
-        let first = read();
-        let (Some(follow), Err(error)) = (&self.follow, &first) else { return first };
-        let (moved, damaged) = (is_moved(error), matches!(error.kind(), ErrorKind::Corrupt { .. }));
-        if !moved && !damaged {
-            return first;
-        }
-        let reloaded = {
+        let mut left = ATTEMPTS;
+        loop {
+            let result = read();
+            let (Some(follow), Err(error)) = (&self.follow, &result) else { return result };
+            let (moved, damaged) = (is_moved(error), matches!(error.kind(), ErrorKind::Corrupt { .. }));
+            if left == 0 || !(moved || damaged) {
+                return result;
+            }
+            left -= 1;
             let mut state = follow.state.lock();
             let reloads = state.reloads;
             match moved {
                 true => self.reload(&mut state, Reload::Moved)?,
                 false => self.look_with(&mut state, true)?,
             }
-            state.reloads != reloads
-        };
-        if reloaded { read() } else { first }
+            if state.reloads == reloads {
+                return result;
+            }
+        }
     }
 
     /// Counts what lies behind the end that is known; or says why that is not enough.

@@ -15,8 +15,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
-use super::compact::{self, Cleaned};
 use super::committed::{Committed, FILE_NAME as COMMITTED};
+use super::compact::{self, Cleaned};
 use super::recover::{RecoveryEvent, Verdict, detach, judge, valid_behind};
 use super::{Bells, Context, Log, Tail, flush::Flush, follow, follow::Follow, records::Source};
 use crate::config::TopicConfig;

@@ -36,6 +36,10 @@ impl Opening<'_> {
                 }
             }
         };
+        if let Some(limit) = &mut self.limit {
+            // The word of what is committed may be one from before a crash.
+            *limit = (*limit).max(self.cleaned.needed_to);
+        }
         let mut entries = storage.list(&self.dir)?;
         if self.context.read_only {
             // A segment that has one behind it is complete: its length is taken after that one was seen.
@@ -97,7 +101,9 @@ impl Opening<'_> {
                 Some(SegmentFile::Swap) if self.cleaned.swap.is_none() && self.context.read_only => {
                     self.in_flux = Some(entry.name.clone());
                 }
-                Some(SegmentFile::Swap) if !self.context.read_only => return Err(self.interrupted(&entry.name)),
+                Some(SegmentFile::Swap) if !self.context.read_only => {
+                    return Err(self.interrupted(&entry.name));
+                }
                 Some(SegmentFile::Swap) => {}
                 None => {}
             }

@@ -181,8 +181,8 @@ pub(crate) fn verify(
     };
     let proven = claims.recovery_point.unwrap_or(0).max(slot.map_or(0, |slot| slot.end_offset));
     let first = logs.first().map_or(0, |log| log.0);
-    // A topic that was a `Disk` one has the word of that time.
-    let slot = slot.filter(|_| claims.on_disk);
+    // A topic that was a `Disk` one has the word of that time; a crash may leave one from before a compaction.
+    let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= cleaned.needed_to);
     let mut verifying = Verifying {
         storage,
         dir,
@@ -250,7 +250,7 @@ impl Verifying<'_> {
     }
 
     fn segments(&mut self, mut logs: Vec<(Offset, u64)>) -> Result<()> {
-        let mut next = 0;
+        let (mut next, mut sparse_before) = (0, false);
         while let Some(&(base, len)) = logs.get(next) {
             let later = logs.get(next + 1..).unwrap_or_default();
             let piece = Piece {
@@ -291,6 +291,11 @@ impl Verifying<'_> {
             let len = if later.is_empty() { len } else { file.len()? };
             let contiguous = self.claims.contiguous && base >= self.cleaned.sparse_below;
             let piece = Piece { len, contiguous, ..piece };
+            if contiguous && sparse_before {
+                // Compaction may have taken what lay in front of it.
+                self.expected = self.expected.map(|expected| expected.max(base));
+            }
+            sparse_before = !contiguous;
             if base < self.cleaned.sparse_below {
                 // The records of a transaction may be gone, and its index tells where they began.
                 self.transactions = None;
@@ -319,6 +324,11 @@ impl Verifying<'_> {
             }
             _ => own,
         }
+    }
+
+    /// Whether an exchange of this segment was begun and not ended: its other files may be of either side.
+    fn is_in_motion(&self, base: Offset) -> bool {
+        self.cleaned.swap.is_some_and(|swap| (swap.base..swap.end).contains(&base))
     }
 
     /// Whether a writer beside this exchanged segments since it was last asked.
@@ -402,7 +412,9 @@ impl Verifying<'_> {
                     };
                     let checked = match known {
                         true => self.batch(piece, &path, position, &header, &mut scan)?,
-                        false => Err(Invalid::Field { name: "header", why: "it is not the one in the digest" }),
+                        false => {
+                            Err(Invalid::Field { name: "header", why: "it is not the one in the digest" })
+                        }
                     };
                     match checked {
                         Ok(()) => {
@@ -458,10 +470,11 @@ impl Verifying<'_> {
             return Ok(None);
         }
         let digest = digest_reader(self.storage, self.dir, piece.base, piece.len)?;
-        let is_closed = piece.next_base.is_some();
-        if digest.is_none() && is_closed && self.claims.contiguous {
-            let path = self.dir.join(name::digest(piece.base));
-            self.report.damage(&path, 0, "it is missing, damaged, or of another state of its segment");
+        let path = self.dir.join(name::digest(piece.base));
+        // A missing one is none of damage: what it would tell is not told.
+        if digest.is_none() && !self.is_in_motion(piece.base) && self.storage.open(&path, Open::Read).is_ok()
+        {
+            self.report.damage(&path, 0, "it is damaged, or of another state of its segment");
         }
         Ok(digest)
     }
@@ -470,7 +483,7 @@ impl Verifying<'_> {
     fn indexes(&mut self, piece: Piece) -> Result<Option<IndexCheck>> {
         let closed = piece.next_base.is_some_and(|next| next <= self.claims.recovery_point.unwrap_or(0))
             || self.slot.is_some_and(|slot| piece.base < slot.segment_base);
-        if !self.claims.clean && !closed {
+        if (!self.claims.clean && !closed) || self.is_in_motion(piece.base) {
             return Ok(None);
         }
         let mut told = Vec::new();

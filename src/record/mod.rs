@@ -25,11 +25,11 @@ mod sealed;
 mod tests;
 mod varint;
 
-pub(crate) use batch::{BatchHeader, check_records, decompress, find_header, verify_crc};
-pub(crate) use batch::{decrement_sequence, increment_sequence};
 pub(crate) use batch::empty_batch;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use batch::find_batch;
+pub(crate) use batch::{BatchHeader, check_records, decompress, find_header, verify_crc};
+pub(crate) use batch::{decrement_sequence, increment_sequence};
 pub(crate) use builder::{BatchBuilder, BatchFields};
 pub(crate) use checksum::crc32c;
 pub use control::ControlType;

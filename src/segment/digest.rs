@@ -121,7 +121,8 @@ pub(crate) fn is_whole(bytes: &[u8], base: Offset, log_bytes: u64) -> bool {
     let entries = rest.len().checked_sub(HEAD_BYTES);
     rest.strip_prefix(MAGIC).and_then(|rest| rest.first_chunk()) == Some(&base.to_be_bytes())
         && u64::from_be_bytes(*len) == log_bytes
-        && entries == usize::try_from(u32::from_be_bytes(*count)).ok().and_then(|n| n.checked_mul(ENTRY_BYTES))
+        && entries
+            == usize::try_from(u32::from_be_bytes(*count)).ok().and_then(|n| n.checked_mul(ENTRY_BYTES))
         && u32::from_be_bytes(*sum) == crc32fast::hash(body)
 }
 

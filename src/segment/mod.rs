@@ -275,7 +275,11 @@ impl Segment {
     /// The youngest timestamp of its first batch, if it has one.
     pub(crate) fn first_timestamp(&self) -> Result<Option<i64>, Fault> {
         let visible = self.visible();
-        if visible == 0 { Ok(None) } else { self.header_at(0, visible).map(|first| Some(first.max_timestamp)) }
+        if visible == 0 {
+            Ok(None)
+        } else {
+            self.header_at(0, visible).map(|first| Some(first.max_timestamp))
+        }
     }
 
     /// Writes batches behind the last, in one operation. They are not counted before [`Segment::publish`].

@@ -65,7 +65,9 @@ pub(crate) fn split_suffix(name: &str) -> Option<(Offset, &str, &str)> {
         return None;
     }
     let base = digits.parse().ok()?;
-    let kind = kinds.iter().find(|kind| rest.strip_prefix(**kind).is_some_and(|s| s.is_empty() || s.starts_with('.')))?;
+    let kind = kinds
+        .iter()
+        .find(|kind| rest.strip_prefix(**kind).is_some_and(|s| s.is_empty() || s.starts_with('.')))?;
     let suffix = rest.strip_prefix(kind)?;
     let plain = name.strip_suffix(suffix)?;
     matches!(suffix, "" | ".cleaned" | ".swap" | DELETED_SUFFIX).then_some((base, plain, suffix))
@@ -123,7 +125,9 @@ mod tests {
                 assert_eq!(split_suffix(&name), Some((7, plain.as_str(), suffix)), "{name}");
             }
         }
-        for other in ["seg-7.log", "7.sum", "x7.log", "7.log.tmp", "7.logs", "7", "seg-.sum", "partition.metadata"] {
+        for other in
+            ["seg-7.log", "7.sum", "x7.log", "7.log.tmp", "7.logs", "7", "seg-.sum", "partition.metadata"]
+        {
             assert_eq!(split_suffix(other), None, "{other}");
         }
     }

@@ -259,8 +259,10 @@ impl File for DiskFile {
     }
 
     fn set_modified_ms(&self, ms: i64) -> Result<()> {
-        let time = Timespec { tv_sec: ms.div_euclid(1_000), tv_nsec: (ms.rem_euclid(1_000) * 1_000_000) as _ };
-        let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: time };
+        let time =
+            Timespec { tv_sec: ms.div_euclid(1_000), tv_nsec: (ms.rem_euclid(1_000) * 1_000_000) as _ };
+        let times =
+            Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: time };
         self.with("set time", |file| Ok(rustix::fs::futimens(file, &times)?))
     }
 

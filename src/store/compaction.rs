@@ -135,10 +135,7 @@ impl Store {
 
 impl Shared {
     /// Compacts the one log that needs it most, if one does. `None`: none does. `stop` ends it with nothing half done.
-    pub(super) fn compact_one(
-        &self,
-        stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Option<CompactionReport>> {
+    pub(super) fn compact_one(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<Option<CompactionReport>> {
         let Some(log) = self.filthiest() else { return Ok(None) };
         let key = (log.topic().to_owned(), log.partition());
         let compacted = self.compact(&log, stop);
@@ -186,7 +183,9 @@ impl Shared {
                 let Ok(log) = topic.log(i32::try_from(partition).unwrap_or(i32::MAX)) else { continue };
                 let waits = {
                     let failed = self.cleaner.failed.lock();
-                    failed.get(&(log.topic().to_owned(), log.partition())).is_some_and(|(until, _)| *until > now)
+                    failed
+                        .get(&(log.topic().to_owned(), log.partition()))
+                        .is_some_and(|(until, _)| *until > now)
                 };
                 let Some(what) = log.cleanable(now_ms).ok().flatten().filter(|_| !waits) else { continue };
                 let ratio = what.ratio();

@@ -237,7 +237,8 @@ impl Shared {
 }
 
 /// What is known of a partition that was just made.
-const NEW: OpenHints = OpenHints { contiguous: true, clean: true, recovery_point: Some(0), log_start: None, cleaned_to: None };
+const NEW: OpenHints =
+    OpenHints { contiguous: true, clean: true, recovery_point: Some(0), log_start: None, cleaned_to: None };
 
 /// Whether a window takes in all of another; `None` has no end.
 fn covers(one: Option<u64>, other: Option<u64>) -> bool {

@@ -120,7 +120,8 @@ impl<'r> Filter<'r> {
 
     /// Whether the duplicates of a producer are told by this batch, or its epoch.
     fn is_last_of_producer(&self, header: &BatchHeader) -> bool {
-        let Some(last) = self.rules.producers.get(&header.producer_id).filter(|_| header.producer_id >= 0) else {
+        let Some(last) = self.rules.producers.get(&header.producer_id).filter(|_| header.producer_id >= 0)
+        else {
             return false;
         };
         match last.last_data_offset {
@@ -172,9 +173,7 @@ impl<'r> Filter<'r> {
         }
         let mut sealed = match self.builder.seal(header.compression(), None, &mut self.scratch) {
             // So much air in it that a reader would refuse to unpack it again: it stays as it is, unpacked.
-            Err(Invalid::Oversize { .. }) => {
-                self.builder.seal(Compression::None, None, &mut self.scratch)
-            }
+            Err(Invalid::Oversize { .. }) => self.builder.seal(Compression::None, None, &mut self.scratch),
             sealed => sealed,
         }
         .inspect_err(|_| self.builder.clear())?;

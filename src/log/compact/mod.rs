@@ -40,8 +40,8 @@ use output::Output;
 pub(crate) use plan::Cleanable;
 use plan::{Limits, Piece, View};
 use source::Source;
+pub(crate) use swap::{Cleaned, FILE_NAME, SWAP, Unsettled, exchange_for, readable, see_exchange, settle};
 use swap::{Exchange, Swap};
-pub(crate) use swap::{Cleaned, FILE_NAME, exchange_for, SWAP, Unsettled, readable, see_exchange, settle};
 use throttle::Throttle;
 use transactions::Walked;
 
@@ -217,7 +217,9 @@ impl Log {
             };
             let first_timestamp = match config.max_compaction_lag_ms {
                 ms if ms >= i64::MAX as u64 => None,
-                _ => segment.first_timestamp().map_err(|fault| source::damage(segment, base..base + 1, fault))?,
+                _ => segment
+                    .first_timestamp()
+                    .map_err(|fault| source::damage(segment, base..base + 1, fault))?,
             };
             pieces.push(Piece {
                 base,
@@ -235,7 +237,10 @@ impl Log {
     ///
     /// After an error the log is as it was, or compacted up to some segment. Damage ends its compactions until it is
     /// opened anew.
-    pub(crate) fn compact(self: &Arc<Self>, options: &CompactOptions<'_>) -> Result<Option<CompactionReport>> {
+    pub(crate) fn compact(
+        self: &Arc<Self>,
+        options: &CompactOptions<'_>,
+    ) -> Result<Option<CompactionReport>> {
         if !self.config().cleanup.compact {
             return Ok(None);
         }
@@ -324,13 +329,17 @@ impl Pass<'_> {
         let first = self.closed.pieces.partition_point(|piece| piece.base <= dirty.start).saturating_sub(1);
         let mut walked = Walked::new(&self.aborted);
         for index in first..self.closed.segments.len() {
-            let Some(segment) = self.closed.segments.get(index).filter(|s| s.base() < dirty.end) else { break };
+            let Some(segment) = self.closed.segments.get(index).filter(|s| s.base() < dirty.end) else {
+                break;
+            };
             let (segment, next_base) = (Arc::clone(segment), self.closed.next_base(index));
             let mut source = Source::open(&segment, next_base, dirty.start)?;
             while let Some(batch) = source.next()? {
                 let (header, size) = (batch.header, batch.bytes.len());
                 let marker = match header.is_control() {
-                    true => crate::record::RecordIter::new(&batch.section).next().map(|r| filter::marker_of(&r)),
+                    true => {
+                        crate::record::RecordIter::new(&batch.section).next().map(|r| filter::marker_of(&r))
+                    }
                     false => None,
                 };
                 let may_go = walked.may_go(&header, marker);
@@ -357,12 +366,15 @@ impl Pass<'_> {
     }
 
     /// Filters all segments in front of `end`, group by group.
-    fn rewrite(&mut self, map: &OffsetMap, end: Offset, report: &mut CompactionReport) -> Result<(), Stopped> {
+    fn rewrite(
+        &mut self,
+        map: &OffsetMap,
+        end: Offset,
+        report: &mut CompactionReport,
+    ) -> Result<(), Stopped> {
         let count = self.closed.pieces.partition_point(|piece| piece.base < end);
-        let limits = Limits {
-            segment_bytes: self.config.segment_bytes,
-            index_bytes: self.config.segment_index_bytes,
-        };
+        let limits =
+            Limits { segment_bytes: self.config.segment_bytes, index_bytes: self.config.segment_index_bytes };
         let pieces = self.closed.pieces.get(..count).unwrap_or_default();
         let groups = plan::groups(pieces, limits, self.what.first_uncleanable);
         let log = Arc::clone(self.log);
@@ -379,8 +391,9 @@ impl Pass<'_> {
         for group in groups {
             let base = self.closed.pieces.get(group.start).map_or(0, |piece| piece.base);
             let made = self.rewrite_group(group.clone(), &mut filter, &mut walked, old_horizon);
-            let exchanged = made.and_then(|made| self.exchange(group.clone(), made));
-            let new = exchanged.inspect_err(|_| swap::discard(log.context.storage.as_ref(), &log.dir, base))?;
+            let exchanged = made.and_then(|made| self.exchange(group.clone(), made, end));
+            let new =
+                exchanged.inspect_err(|_| swap::discard(log.context.storage.as_ref(), &log.dir, base))?;
             let old = self.closed.pieces.get(group).unwrap_or_default();
             report.segments_before += old.len() as u64;
             report.bytes_before += old.iter().map(|piece| piece.bytes).sum::<u64>();
@@ -412,8 +425,7 @@ impl Pass<'_> {
     ) -> Result<output::Made, Stopped> {
         let log = Arc::clone(self.log);
         let base = self.closed.pieces.get(group.start).map_or(0, |piece| piece.base);
-        let mut output =
-            Output::create(log.context.storage.as_ref(), &log.dir, base, self.segment_config())?;
+        let mut output = Output::create(log.context.storage.as_ref(), &log.dir, base, self.segment_config())?;
         let mut modified_ms = 0;
         for index in group {
             let Some(segment) = self.closed.segments.get(index).map(Arc::clone) else { break };
@@ -429,7 +441,11 @@ impl Pass<'_> {
                     keeps_old_tombstones: modified_ms > old_horizon,
                 };
                 let outcome = filter.filter(unpacked, walked).map_err(|why| {
-                    source::damage(&segment, header.base_offset..header.next_offset(), Fault::Bytes { position, why })
+                    source::damage(
+                        &segment,
+                        header.base_offset..header.next_offset(),
+                        Fault::Bytes { position, why },
+                    )
                 })?;
                 let mut written = 0;
                 match outcome {
@@ -463,7 +479,12 @@ impl Pass<'_> {
     }
 
     /// Puts what was made of a group in the place of its segments.
-    fn exchange(&self, group: Range<usize>, made: output::Made) -> Result<Arc<Segment>, Stopped> {
+    fn exchange(
+        &self,
+        group: Range<usize>,
+        made: output::Made,
+        needed_to: Offset,
+    ) -> Result<Arc<Segment>, Stopped> {
         let log = self.log;
         let old = self.closed.segments.get(group.clone()).unwrap_or_default();
         let Some(first) = old.first() else { return Err(Stopped::Overtaken) };
@@ -476,7 +497,7 @@ impl Pass<'_> {
         }
         old.iter().try_for_each(|segment| segment.hold_files())?;
         let mut cleaned = log.compaction.cleaned();
-        let exchanged = swap::exchange(log.context.storage.as_ref(), &log.dir, &mut cleaned, swap);
+        let exchanged = swap::exchange(log.context.storage.as_ref(), &log.dir, &mut cleaned, swap, needed_to);
         log.compaction.set_cleaned(cleaned);
         match exchanged {
             Ok(()) => {}

@@ -73,8 +73,7 @@ pub(crate) fn cleanable(view: &View<'_>, config: &TopicConfig, now_ms: i64) -> C
     let known = view.cleaned_to.filter(|at| (view.log_start..=view.log_end).contains(at));
     let first_dirty = known.unwrap_or(view.log_start);
     // An offset in the active segment has no closed one in front of it that is dirty.
-    let dirty =
-        if first_dirty >= view.active_base { &[] } else { from_segment(view.closed, first_dirty) };
+    let dirty = if first_dirty >= view.active_base { &[] } else { from_segment(view.closed, first_dirty) };
     let min_lag = i64::try_from(config.min_compaction_lag_ms).unwrap_or(i64::MAX);
     let too_young = match min_lag {
         0 => None,

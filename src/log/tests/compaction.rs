@@ -182,7 +182,8 @@ fn k01_keys_with_newer_records_go_and_the_others_stay_in_order() {
 fn k03_k04_the_last_batch_of_a_producer_stays_and_tells_its_duplicates() {
     each(|bench| {
         let (log, _) = bench.open(&compacted());
-        let (mut p1, mut p2, mut p3, mut p4) = (Writer::new(1), Writer::new(2), Writer::new(3), Writer::new(4));
+        let (mut p1, mut p2, mut p3, mut p4) =
+            (Writer::new(1), Writer::new(2), Writer::new(3), Writer::new(4));
         p1.put(&log, &["1", "2", "3"]);
         p2.put(&log, &["3", "1", "4"]);
         p3.put(&log, &["1", "4"]);
@@ -195,7 +196,8 @@ fn k03_k04_the_last_batch_of_a_producer_stays_and_tells_its_duplicates() {
 
         let duplicates = |log: &Arc<Log>| {
             let end = log.log_end();
-            for (id, keys, offset) in [(1, ["1", "2", "3"].as_slice(), 0), (2, &["3", "1", "4"], 3), (3, &["1", "4"], 6)]
+            for (id, keys, offset) in
+                [(1, ["1", "2", "3"].as_slice(), 0), (2, &["3", "1", "4"], 3), (3, &["1", "4"], 6)]
             {
                 assert_eq!(Writer::new(id).put(log, keys), offset, "of producer {id}");
             }
@@ -475,7 +477,9 @@ fn k25_a_pass_that_is_stopped_or_overtaken_leaves_nothing() {
 #[test]
 fn what_stays_is_what_was_written() {
     let mut random = Random::new("what stays");
-    for codec in [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+    for codec in
+        [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd]
+    {
         if codec.available().is_err() {
             continue;
         }
@@ -618,7 +622,11 @@ fn r8_no_bit_of_a_header_that_the_checksum_leaves_out_passes_in_a_compacted_segm
             while at < log.high_watermark() {
                 match log.read(at, ReadOptions::max_bytes(1)) {
                     Ok(records) => {
-                        found.extend(records.iter().map(|r| (r.offset(), str::from_utf8(r.key().unwrap()).unwrap().to_owned())));
+                        found.extend(
+                            records
+                                .iter()
+                                .map(|r| (r.offset(), str::from_utf8(r.key().unwrap()).unwrap().to_owned())),
+                        );
                         at = records.next_offset().unwrap_or(log.high_watermark());
                     }
                     Err(error) => match error.kind() {
@@ -635,7 +643,10 @@ fn r8_no_bit_of_a_header_that_the_checksum_leaves_out_passes_in_a_compacted_segm
             assert!(found.iter().all(|found| right.contains(found)), "{found:?}");
             for (offset, key) in &right {
                 if let Ok(Some(record)) = log.get(*offset, UNCOMMITTED) {
-                    assert_eq!((record.record().offset(), record.record().key()), (*offset, Some(key.as_bytes())));
+                    assert_eq!(
+                        (record.record().offset(), record.record().key()),
+                        (*offset, Some(key.as_bytes()))
+                    );
                 }
             }
         }
@@ -663,7 +674,12 @@ fn halves() -> Halves {
     log.sync_all().unwrap();
     let files = || -> Vec<(String, Vec<u8>)> {
         let mine = |name: &String| name.starts_with("0000") && !name.ends_with("snapshot");
-        bench.names().into_iter().filter(mine).map(|name| (name.clone(), bench.read(&name).unwrap())).collect()
+        bench
+            .names()
+            .into_iter()
+            .filter(mine)
+            .map(|name| (name.clone(), bench.read(&name).unwrap()))
+            .collect()
     };
     let (before, old) = (files(), keys(&log));
     try_compact(&log, 1 << 20).unwrap().unwrap();
@@ -698,7 +714,8 @@ impl Halves {
             let (log, _) = bench.open_with(&compacted(), OpenHints { contiguous: false, ..HINTS });
             assert_eq!(keys(&log), if new { self.new.clone() } else { self.old.clone() });
             let names = bench.names();
-            let left = |name: &String| [".swap", ".cleaned", ".deleted"].iter().any(|end| name.ends_with(end));
+            let left =
+                |name: &String| [".swap", ".cleaned", ".deleted"].iter().any(|end| name.ends_with(end));
             assert!(!names.iter().any(left), "{names:?}");
             assert_eq!(bench.bases(), if new { vec![0, 6] } else { vec![0, 4, 6] });
         }
