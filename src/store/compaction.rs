@@ -12,12 +12,13 @@ use super::{Shared, Store, StoreOptions};
 use crate::error::{ErrorKind, Result};
 use crate::log::Log;
 use crate::log::compact::{CompactOptions, CompactionReport};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, Ordering};
 
 /// Kafka's `log.cleaner.dedupe.buffer.size`.
 const DEDUPE_BUFFER_BYTES: usize = 128 * 1024 * 1024;
 
-/// The first pause after a failure, and the longest.
+/// Kafka's `log.cleaner.backoff.ms`, the pause when there was nothing to do, and the first after a failure; and the
+/// longest.
 const BACKOFF: Duration = Duration::from_secs(15);
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 
@@ -28,6 +29,8 @@ pub(super) struct Cleaner {
     bytes_per_second: Option<u64>,
     /// By topic and partition: when it is tried again, on the monotonic clock, and the pause that was.
     failed: Mutex<HashMap<(String, i32), (Duration, Duration)>>,
+    /// When it is looked for work, on the monotonic clock.
+    due_at: Mutex<Duration>,
 }
 
 /// How a store compacts.
@@ -64,7 +67,7 @@ impl StoreOptions {
 
     pub(super) fn cleaner(&self) -> Cleaner {
         let CleanerOptions { dedupe_buffer_bytes, bytes_per_second } = self.cleaner;
-        Cleaner { dedupe_buffer_bytes, bytes_per_second, failed: Mutex::default() }
+        Cleaner { dedupe_buffer_bytes, bytes_per_second, failed: Mutex::default(), due_at: Mutex::default() }
     }
 }
 
@@ -156,9 +159,23 @@ impl Shared {
         compacted
     }
 
-    /// Whether [`Shared::compact_one`] would find something.
-    pub(super) fn compaction_due(&self) -> bool {
-        self.filthiest().is_some()
+    /// When it is looked for what is to be compacted, if any topic is.
+    pub(super) fn compaction_due_at(&self) -> Option<Duration> {
+        let any = self.topics.sorted().iter().any(|topic| topic.config().cleanup.compact);
+        any.then(|| *self.cleaner.due_at.lock())
+    }
+
+    /// Compacts all that is due, one log after another.
+    pub(super) fn compact_what_is_due(&self) -> Result<()> {
+        let compacted = loop {
+            match self.compact_one(&|| self.closed.load(Ordering::Acquire)) {
+                Ok(Some(_)) => {}
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        *self.cleaner.due_at.lock() = self.context.clock.monotonic() + BACKOFF;
+        compacted
     }
 
     fn compact(&self, log: &Arc<Log>, stop: &(dyn Fn() -> bool + Sync)) -> Result<Option<CompactionReport>> {

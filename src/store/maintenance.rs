@@ -37,6 +37,7 @@ enum Job {
     Sync(Arc<Log>),
     Checkpoint,
     ExpireProducers,
+    Compact,
     #[cfg(feature = "metrics")]
     Export,
 }
@@ -49,6 +50,7 @@ impl Job {
             Job::Sync(log) => Arc::as_ptr(log).addr(),
             Job::Checkpoint => 0,
             Job::ExpireProducers => 2,
+            Job::Compact => 3,
             #[cfg(feature = "metrics")]
             Job::Export => 1,
         }
@@ -76,6 +78,11 @@ impl Shared {
             let due = checkpoints.written_at + CHECKPOINT_INTERVAL;
             if due <= now { jobs.push(Job::Checkpoint) } else { sooner(due - now) }
         }
+        match self.compaction_due_at() {
+            Some(due) if due <= now => jobs.push(Job::Compact),
+            Some(due) => sooner(due - now),
+            None => {}
+        }
         jobs.extend(logs.into_iter().map(Job::Sync));
         // Nobody wakes for it: what is forgotten late does no harm.
         if *self.expired_at.lock() + EXPIRATION_INTERVAL <= now {
@@ -100,6 +107,7 @@ impl Shared {
             }
             Job::Sync(log) => log.sync_due(),
             Job::Checkpoint => self.write_checkpoints(),
+            Job::Compact => self.compact_what_is_due(),
             Job::ExpireProducers => {
                 self.expire_producers();
                 Ok(())
