@@ -70,7 +70,7 @@ fn compare_compactions(oracle: &Oracle, dirs: &[PathBuf], home: &Path) {
     }
     let by_dir = |question: &str, of: &[PathBuf]| -> Vec<Vec<String>> {
         of.iter()
-            .map(|dir| oracle.ask([question], &[dir.clone()]).lines().map(str::to_owned).collect())
+            .map(|dir| oracle.ask([question], std::slice::from_ref(dir)).lines().map(str::to_owned).collect())
             .collect()
     };
     let kept = |lines: &[String]| -> Vec<Value> {
