@@ -66,7 +66,7 @@ need_oracle() {
   [ -x "$oracle" ] || skip "../shared/tools/kafka is not here"
   need java default-jdk-headless
   need mvn maven
-  "$shared/tools/kafka/setup.sh" --line 4.x
+  "$shared/tools/kafka/setup.sh"
 }
 
 # A Python with kafka-python and its codecs; prints the interpreter.

@@ -239,7 +239,8 @@ fn json_line(
     *line += &format!("],\"timestamp_type\":\"{timestamp_type}\",\"committed\":{committed}}}\n");
 }
 
-fn json_text(line: &mut String, text: &str) {
+/// A string, escaped as Kafka's tools do.
+pub fn json_text(line: &mut String, text: &str) {
     line.push('"');
     for c in text.chars() {
         match c {
@@ -258,7 +259,7 @@ fn json_text(line: &mut String, text: &str) {
 }
 
 /// Standard base64 with padding, or null.
-fn json_bytes(line: &mut String, bytes: Option<&[u8]>) {
+pub fn json_bytes(line: &mut String, bytes: Option<&[u8]>) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let Some(bytes) = bytes else {
         *line += "null";

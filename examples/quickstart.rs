@@ -241,7 +241,9 @@ fn topic_for(store: &Store, settings: &Settings) -> Result<Topic, Failure> {
             _ => Ok(topic),
         },
         Err(error) if matches!(error.kind(), ErrorKind::UnknownTopic { .. }) => {
-            let config = TopicConfig::default().partitions(settings.partitions.unwrap_or(4));
+            // Its rows may be of long ago: they are not old for that.
+            let config =
+                TopicConfig::default().partitions(settings.partitions.unwrap_or(4)).retention_ms(None);
             Ok(store.create_topic(&settings.topic, config)?)
         }
         Err(error) => Err(error.into()),

@@ -48,7 +48,9 @@ pub enum ErrorKind {
         why: &'static str,
     },
     /// The topic has fewer partitions.
-    #[error("topic {topic:?} has partitions 0..{partitions}, not {partition}")]
+    #[error(
+        "topic {topic:?} has partitions 0..{partitions}, not {partition}: add some with Store::alter_topic"
+    )]
     UnknownPartition {
         /// The topic.
         topic: String,
@@ -224,7 +226,7 @@ pub enum ErrorKind {
         why: String,
     },
     /// A partition whose files can not be served.
-    #[error("{topic}-{partition} is damaged: {why}")]
+    #[error("{topic}-{partition} is damaged: {why}; put its files right, then call Store::recover")]
     Damaged {
         /// The topic.
         topic: String,
@@ -238,6 +240,27 @@ pub enum ErrorKind {
     Full {
         /// The file that could not grow.
         path: PathBuf,
+    },
+    /// The store holds as much as it may, and nothing of it may go.
+    #[error(
+        "the store holds {used_bytes} bytes and may hold {max_store_bytes} (max_store_bytes){}: shorten retention, call Store::delete_records, or raise the limit",
+        held.iter().map(|held| format!("; {held}")).collect::<String>()
+    )]
+    StoreFull {
+        /// [`StoreOptions::max_store_bytes`](crate::StoreOptions::max_store_bytes).
+        max_store_bytes: u64,
+        /// Bytes of records it holds.
+        used_bytes: u64,
+        /// The partitions that hold most of it, and why they do.
+        held: Arc<[HeldSpace]>,
+    },
+    /// Records are to be deleted of a topic that is only compacted.
+    #[error("records of {topic} can not be deleted: its cleanup.policy is {policy:?}; add delete to it")]
+    NotDeletable {
+        /// The topic.
+        topic: String,
+        /// Its `cleanup.policy`.
+        policy: String,
     },
     /// The producer's memory stayed full.
     #[error(
@@ -279,6 +302,16 @@ pub enum ErrorKind {
         /// What was found.
         why: String,
     },
+    /// A topic can not move between a store and a broker's directory without a loss, or not at all.
+    #[error("topic {topic:?} does not move between the store and {}: {why}", path.display())]
+    TransferRefused {
+        /// The topic.
+        topic: String,
+        /// The broker's directory.
+        path: PathBuf,
+        /// What stands in the way, and what to do about it.
+        why: String,
+    },
     /// The store was opened read-only, or the file system is.
     #[error("{} is read-only: open the store with Store::open, on a file system that can be written", path.display())]
     ReadOnly {
@@ -307,6 +340,105 @@ pub enum ErrorKind {
         /// The partition.
         partition: i32,
     },
+    /// The consumer was made without a group.
+    #[error("the consumer belongs to no group: make it with Store::group, or set group.id")]
+    NoGroup,
+    /// The consumer did not poll in time and is a member of its group no more; others may read its partitions.
+    #[error(
+        "{member} was removed from group {group:?}: it did not poll for max.poll.interval.ms; poll again to join anew, from what was committed"
+    )]
+    RemovedFromGroup {
+        /// The group.
+        group: String,
+        /// The member's id.
+        member: String,
+    },
+    /// Another consumer took the place of a static member.
+    #[error("another consumer of group {group:?} has group.instance.id {instance_id:?} now: close this one")]
+    FencedInstance {
+        /// The group.
+        group: String,
+        /// The id of both.
+        instance_id: String,
+    },
+    /// A commit of a partition that the group did not give to this consumer, or gave to another since.
+    #[error(
+        "group {group:?}: {topic}-{partition} is not this consumer's (any more): whoever has it reads on from the last commit"
+    )]
+    NotOwner {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+    /// A consumer knows none of the assignors that the other members know.
+    #[error(
+        "group {group:?}: not all members know one of {strategies}: give all the same partition.assignment.strategy"
+    )]
+    InconsistentStrategies {
+        /// The group.
+        group: String,
+        /// What the consumer knows.
+        strategies: String,
+    },
+    /// The group has members, who would not notice the change.
+    #[error("group {group:?} has members ({}): close their consumers first", members.join(", "))]
+    GroupNotEmpty {
+        /// The group.
+        group: String,
+        /// The ids of the members.
+        members: Vec<String>,
+    },
+    /// Nothing is known of the group.
+    #[error("group {group:?} does not exist: Store::group_names lists those that do")]
+    UnknownGroup {
+        /// The group.
+        group: String,
+    },
+    /// The text beside an offset is too long.
+    #[error(
+        "group {group:?}, {topic}-{partition}: {bytes} bytes of metadata, and offset.metadata.max.bytes is 4096: make it shorter"
+    )]
+    OffsetMetadataTooLarge {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Its length.
+        bytes: usize,
+    },
+    /// What a group committed of a partition can not be told: the record of it is, or may be, damaged.
+    #[error("group {group:?}, {topic}-{partition}: the committed offset can not be told, {} is damaged at byte {position} ({why}); seek and commit, or reset the group, to go on", file.display())]
+    OffsetsDamaged {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The file.
+        file: PathBuf,
+        /// Where in the file.
+        position: u64,
+        /// What is known of it.
+        why: String,
+    },
+    /// An assignor's answer can not be followed.
+    #[error(
+        "group {group:?}: the assignor {assignor:?} {why}; everyone keeps what they have until it is mended"
+    )]
+    InvalidAssignment {
+        /// The group.
+        group: String,
+        /// The assignor's name.
+        assignor: String,
+        /// What is wrong with the answer.
+        why: String,
+    },
     /// The handle, or its store, was closed.
     #[error("closed: the store, or this handle of it, was closed; open it again")]
     Closed,
@@ -315,11 +447,29 @@ pub enum ErrorKind {
     Woken,
     /// A call from inside a delivery hook that would wait for the hook's own batch.
     #[error(
-        "{call} was called from a delivery hook, where it would wait for itself: hand the work to another thread"
+        "{call} was called from inside of what it would wait for (a delivery hook, a rebalance listener, a handler): hand the work to another thread"
     )]
     WouldWaitForItself {
         /// The call.
         call: &'static str,
+    },
+    /// The handler of a worker pool could not do a record, and the pool stops then.
+    #[error(
+        "group {group:?}: the handler failed {attempts} times at {topic}-{partition}, offset {offset}: {why}; mend the cause and run the pool again, or have OnError skip or dead-letter such records"
+    )]
+    HandlerFailed {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The record, which is not committed.
+        offset: i64,
+        /// How often it was tried.
+        attempts: u32,
+        /// What the handler said last.
+        why: String,
     },
     /// The operating system refused.
     #[error("{op} {}: {kind}{}", path.display(), code.map(|c| format!(" (os error {c})")).unwrap_or_default())]
@@ -335,6 +485,32 @@ pub enum ErrorKind {
     },
 }
 
+/// A partition that holds space, and what keeps it: see [`ErrorKind::StoreFull`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeldSpace {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// Bytes of its segments.
+    pub bytes: u64,
+    /// Why its oldest segment stays, in words.
+    pub why: String,
+}
+
+impl HeldSpace {
+    pub(crate) fn new(topic: &str, partition: i32, bytes: u64, why: String) -> Self {
+        HeldSpace { topic: topic.to_owned(), partition, bytes, why }
+    }
+}
+
+impl fmt::Display for HeldSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{} has {} of them ({})", self.topic, self.partition, self.bytes, self.why)
+    }
+}
+
 impl Error {
     /// What happened.
     pub fn kind(&self) -> &ErrorKind {
@@ -346,12 +522,14 @@ impl Error {
         matches!(
             self.kind(),
             ErrorKind::Full { .. }
+                | ErrorKind::StoreFull { .. }
                 | ErrorKind::BufferFull { .. }
                 | ErrorKind::TimedOut { .. }
                 | ErrorKind::TooManyOpenFiles { .. }
                 | ErrorKind::Woken
                 | ErrorKind::OffsetMismatch { .. }
                 | ErrorKind::Locked { .. }
+                | ErrorKind::RemovedFromGroup { .. }
         )
     }
 
@@ -359,7 +537,10 @@ impl Error {
     pub fn is_corrupt(&self) -> bool {
         matches!(
             self.kind(),
-            ErrorKind::Corrupt { .. } | ErrorKind::BadFile { .. } | ErrorKind::Damaged { .. }
+            ErrorKind::Corrupt { .. }
+                | ErrorKind::BadFile { .. }
+                | ErrorKind::Damaged { .. }
+                | ErrorKind::OffsetsDamaged { .. }
         )
     }
 

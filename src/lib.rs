@@ -47,7 +47,8 @@
 //! Out: [`Consumer::poll`] → a fair round over partitions → the segment and the batch that hold the position →
 //! checked, unpacked once → [`Records`], which own what they lie in → [`RecordRef`]s that borrow from them.
 //!
-//! Which promise holds when, and who is told of a failure: [`guide::acks`].
+//! Which promise holds when, and who is told of a failure: [`guide::acks`]. When records are deleted:
+//! [`guide::retention`]. Consumers that share topics, and remember how far they are: [`Group`], and [`guide::groups`].
 //!
 //! # Features
 //!
@@ -63,9 +64,11 @@ mod error;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod group;
 mod limits;
 mod log;
 mod metrics;
+mod pool;
 mod producer;
 mod record;
 mod segment;
@@ -77,26 +80,36 @@ mod topic;
 mod types;
 
 pub use config::{
-    AutoOffsetReset, Cleanup, ConsumerConfig, IsolationLevel, Partitioner, ProducerConfig, TopicConfig,
+    AssignmentStrategy, AutoOffsetReset, Cleanup, ConsumerConfig, IsolationLevel, Partitioner,
+    ProducerConfig, TopicConfig,
 };
-pub use consumer::{Batches, Consumer, Waker};
-pub use error::{Error, ErrorKind, Result};
+pub use consumer::{Batches, Consumer, RebalanceListener, Waker};
+pub use error::{Error, ErrorKind, HeldSpace, Result};
+pub use group::{
+    Assignor, Group, GroupDescription, GroupLag, GroupSpec, GroupState, MemberDescription, MemberSpec,
+    OffsetAndMetadata, OffsetMove, PartitionIndex, PartitionLag, ResetPlan, ResetTo, TopicSpec,
+};
 pub use log::{
-    BatchRef, CompactionReport, Finding, PartitionReport, RecordRef, Records, RecordsIter, RecoveryEvent,
-    SharedRecord, VerifyReport,
+    AgedBy, BatchRef, CompactionReport, Fate, Finding, GroupPositions, PartitionReport, RecordRef, Records,
+    RecordsIter, RecoveryEvent, SharedRecord, VerifyReport,
 };
 pub use metrics::{SyncTimes, Traffic};
+pub use pool::{
+    Breaker, HandlerError, InHand, OnError, OrderBy, PartitionProgress, PoolConfig, PoolProgress, Stopper,
+    WorkerPool,
+};
 pub use producer::{Delivery, Producer, Receipt, Writer};
 pub use record::{ControlType, Header, HeaderIter, Headers, header};
 #[cfg(feature = "testing")]
 pub use storage::{CrashPoint, FaultKind, FaultOp, OpCounts, SimDisk};
 pub use store::{
-    Checkpoint, Figures, Maintained, Maintenance, PartitionStats, ProducerDescription, RecoveryReport, Stats,
-    Store, StoreOptions, TopicStats,
+    Checkpoint, Figures, Maintained, Maintenance, PartitionRetention, PartitionStats, ProducerDescription,
+    RecoveryReport, RetentionReport, RetentionRun, SegmentRetention, Stats, Store, StoreOptions, TopicStats,
+    Transfer,
 };
 pub use time::{Clock, ManualClock, SystemClock};
 pub use topic::{BatchReceipt, Partition, Record, Scan, To, Topic};
-pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType};
+pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType, TopicPartition};
 
 /// Chapters that belong to no single item.
 pub mod guide {
@@ -104,8 +117,16 @@ pub mod guide {
     pub mod acks {}
     #[doc = include_str!("../docs/exactly-once.md")]
     pub mod exactly_once {}
+    #[doc = include_str!("../docs/groups.md")]
+    pub mod groups {}
+    #[doc = include_str!("../docs/kafka.md")]
+    pub mod kafka {}
     #[doc = include_str!("../docs/metrics.md")]
     pub mod metrics {}
+    #[doc = include_str!("../docs/retention.md")]
+    pub mod retention {}
+    #[doc = include_str!("../docs/worker-pool.md")]
+    pub mod worker_pool {}
 }
 
 #[cfg(doctest)]
@@ -122,7 +143,11 @@ const _: () = {
     shared::<Waker>();
     shared::<Error>();
     shared::<Records>();
+    shared::<WorkerPool>();
+    shared::<Stopper>();
     shared::<SharedRecord>();
+    shared::<Group>();
+    shared::<ResetPlan>();
     sent::<Consumer>();
     sent::<Delivery>();
 };

@@ -17,6 +17,16 @@ pub(crate) const HEADERS_MAX: usize = 1_000;
 /// Largest `.log` file: positions are 31 bits in Kafka's index.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 
+/// Bytes of what a group notes with an offset: Kafka's `offset.metadata.max.bytes`.
+pub(crate) const OFFSET_METADATA_BYTES_MAX: usize = 4_096;
+
+/// Bytes of a group's name, a client's and a static member's: a member's id, one of them and a number, must fit into the
+/// 32,767 bytes of a text in Kafka's records.
+pub(crate) const GROUP_TEXT_BYTES_MAX: usize = 32_000;
+
+/// Bytes of a batch of committed offsets: far below what any topic takes.
+pub(crate) const OFFSETS_BATCH_BYTES: usize = 256 * 1024;
+
 /// Characters of a topic name (Kafka's `Topic.java`).
 pub(crate) const TOPIC_NAME_CHARS_MAX: usize = 249;
 
@@ -33,6 +43,14 @@ pub(crate) const GATHER_BYTES: usize = 128 * 1024;
 /// How often a reader that sleeps beside a writer of another process looks for more, where the system does not report
 /// changes: 100 looks a second cost less than a thousandth of a core, and a person does not feel the delay.
 pub(crate) const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How far the wall clock may run ahead of the steady one, from one look to the next, and still make records old: a
+/// virtual machine that was paused, a time server's correction. What it can take too early is no more than this.
+pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
+
+/// Timestamps further in the future than this are no time at which a record can be said to be old: retention goes by
+/// the time of writing. Kafka 4 refuses such records (`message.timestamp.after.max.ms`).
+pub(crate) const FUTURE_MS: i64 = 3_600_000;
 
 /// Largest small file (checkpoint, metadata, catalog) that is read whole.
 pub(crate) const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;

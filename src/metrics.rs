@@ -20,6 +20,15 @@ macro_rules! span {
 }
 pub(crate) use span;
 
+/// A `tracing` event; nothing at all without the feature.
+macro_rules! event {
+    ($($fields_and_text:tt)*) => {
+        #[cfg(feature = "tracing")]
+        ::tracing::info!(target: "logstead", $($fields_and_text)*);
+    };
+}
+pub(crate) use event;
+
 /// Records and bytes that went one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

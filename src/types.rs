@@ -10,6 +10,34 @@ use crate::sync::Arc;
 /// A record's place in its partition: 0, 1, 2, … as in Kafka.
 pub type Offset = i64;
 
+/// One partition of a topic, by name.
+///
+/// ```
+/// use logstead::TopicPartition;
+///
+/// assert_eq!(TopicPartition::new("orders", 3).to_string(), "orders-3");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: i32,
+}
+
+impl TopicPartition {
+    /// A partition, which need not exist.
+    pub fn new(topic: &str, partition: i32) -> Self {
+        TopicPartition { topic: topic.into(), partition }
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
 /// What "committed" means for a topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {

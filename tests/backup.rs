@@ -307,17 +307,15 @@ fn crash_everywhere(hard_links: bool, limit: usize) {
     let seed = seed();
     let (story, points) = Story::tell(seed, hard_links);
     let (story, states) = (&story, AtomicUsize::new(0));
-    let seen = Mutex::new(std::collections::HashSet::new());
+    let different = common::different_states(&points, limit, seed, |point| {
+        story.checkpoints.iter().filter(|(ops, _)| *ops <= point.op()).count()
+    });
     in_parallel(points.len(), |i| {
         let point = &points[i];
         let mut random = Random(seed ^ point.op());
         let killed = std::iter::once((point.killed(seed), false));
-        let cut = point.states(limit, seed).map(|disk| (disk, true));
-        for (n, (disk, cut)) in killed.chain(cut).enumerate() {
-            let op = story.checkpoints.iter().filter(|(ops, _)| *ops <= point.op()).count();
-            if cut && !seen.lock().unwrap().insert((disk.content_hash(), op)) {
-                continue;
-            }
+        let cut = point.states(limit, seed).enumerate().filter(|(n, _)| different[i].contains(n));
+        for (n, (disk, cut)) in killed.chain(cut.map(|(_, disk)| (disk, true))).enumerate() {
             disk.set_hard_links(hard_links);
             telling(
                 || format!("seed {seed}, crash after operation {}, state {n}", point.op()),
@@ -557,6 +555,17 @@ fn only_an_empty_directory_or_a_checkpoint_of_this_store_is_written_to() {
     std::fs::write(at("file"), "").unwrap();
     assert!(store.checkpoint(at("file")).is_err());
 
+    // A copy that was damaged.
+    for name in ["logstead-checkpoint", "logstead-topics"] {
+        store.checkpoint(at("rotten")).unwrap();
+        let good = std::fs::read(at("rotten").join(name)).unwrap();
+        let mut bytes = good.clone();
+        bytes[20] ^= 1;
+        std::fs::write(at("rotten").join(name), &bytes).unwrap();
+        refused(at("rotten"), "give an empty or a new directory");
+        std::fs::write(at("rotten").join(name), good).unwrap();
+    }
+
     // Of another store; of this one and written to since.
     let other = Store::open(at("other")).unwrap();
     other.checkpoint(at("others")).unwrap();
@@ -571,7 +580,7 @@ fn only_an_empty_directory_or_a_checkpoint_of_this_store_is_written_to() {
     refused(at("copy"), "was opened for writing since");
     // A checkpoint that is moved elsewhere and opened there is not the one that its source knew either.
     store.checkpoint(at("again")).unwrap();
-    copy_dir(&at("again"), &at("restored"));
+    common::copy_dir(&at("again"), &at("restored"));
     let restored = Store::open(at("restored")).unwrap();
     let error = restored.checkpoint(at("again")).unwrap_err();
     assert!(is_refused(&error) && error.to_string().contains("of another store"), "{error}");
@@ -582,28 +591,79 @@ fn only_an_empty_directory_or_a_checkpoint_of_this_store_is_written_to() {
 }
 
 #[test]
-fn a_partition_that_can_not_be_served_is_named_and_the_older_copy_stays() {
+fn a_partition_that_can_not_be_served_is_named_and_all_others_are_copied() {
     let home = tempfile::tempdir().unwrap();
-    let (data, copy) = (home.path().join("data"), home.path().join("copy"));
-    let store = Store::open(&data).unwrap();
-    store.create_topic("t", TopicConfig::default().partitions(2)).unwrap();
-    store.checkpoint(&copy).unwrap();
+    let at = |name: &str| home.path().join(name);
+    let append = |store: &Store, partition| {
+        let topic = store.topic("t").unwrap();
+        topic.partition(partition).unwrap().append([Record::to(&topic).value("v")], None, Acks::All).unwrap();
+    };
+    let ends = |dir: &str| {
+        let store = Store::open_read_only(at(dir)).unwrap();
+        let topic = store.topic("t").unwrap();
+        [0, 1, 2].map(|p| topic.partition(p).map(|partition| partition.high_watermark()).ok())
+    };
+    let store = Store::open(at("data")).unwrap();
+    store.create_topic("t", topic_config(Durability::Disk).partitions(3)).unwrap();
+    [0, 1, 2].into_iter().for_each(|p| append(&store, p));
+    store.checkpoint(at("copy")).unwrap();
+    [0, 1, 2].into_iter().for_each(|p| append(&store, p));
     store.close().unwrap();
-    std::fs::rename(data.join("t-1"), home.path().join("away")).unwrap();
-    let store = Store::open(&data).unwrap();
-    let error = store.checkpoint(&copy).unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Damaged { partition: 1, .. }), "{error}");
-    assert!(Store::verify(&copy).unwrap().is_sound());
-    assert_eq!(Store::open_read_only(&copy).unwrap().topic("t").unwrap().partitions(), 2);
-    // A first one is not taken for a store.
-    store.checkpoint(home.path().join("first")).unwrap_err();
-    let error = Store::open(home.path().join("first")).unwrap_err();
-    assert!(error.to_string().contains("was not finished"), "{error}");
-    assert!(Store::verify(home.path().join("first")).is_err());
-    std::fs::rename(home.path().join("away"), data.join("t-1")).unwrap();
+    std::fs::rename(at("data/t-1"), at("away")).unwrap();
+    let store = Store::open(at("data")).unwrap();
+    let named = |dir: &str| {
+        let error = store.checkpoint(at(dir)).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Damaged { partition: 1, .. }), "{error}");
+        assert!(error.to_string().contains("Store::recover"), "{error}");
+    };
+    // It is as it was.
+    named("copy");
+    assert_eq!(ends("copy"), [Some(2), Some(1), Some(2)]);
+    let report = Store::verify(at("copy")).unwrap();
+    assert!(report.is_sound(), "{report}");
+    // Where there was none it is missing, which everybody says who looks.
+    named("first");
+    assert_eq!(ends("first"), [Some(2), None, Some(2)]);
+    let report = Store::verify(at("first")).unwrap();
+    assert!(report.damaged.len() == 1 && report.to_string().contains("missing"), "{report}");
+
+    std::fs::rename(at("away"), at("data/t-1")).unwrap();
     store.recover("t", 1).unwrap();
-    store.checkpoint(home.path().join("first")).unwrap();
-    assert_eq!(Store::open(home.path().join("first")).unwrap().topic("t").unwrap().partitions(), 2);
+    for dir in ["copy", "first"] {
+        store.checkpoint(at(dir)).unwrap();
+        let report = Store::verify(at(dir)).unwrap();
+        assert!(report.is_sound(), "{report}");
+        let copy = Store::open(at(dir)).unwrap();
+        assert!(copy.recovery_report().clean, "{}", copy.recovery_report());
+        copy.close().unwrap();
+        assert_eq!(ends(dir), [Some(2); 3]);
+    }
+}
+
+#[test]
+fn a_poisoned_partition_keeps_its_older_copy_and_no_other() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::new(1_700_000_000_000));
+    let options = || manual(&clock).disk(&disk);
+    let store = options().open(DATA).unwrap();
+    let (mut first, mut other) = (Vec::new(), Vec::new());
+    for name in ["a", "b"] {
+        store.create_topic(name, topic_config(Durability::Disk)).unwrap();
+    }
+    fill(&store, "a", &mut first, 1, 40);
+    fill(&store, "b", &mut other, 2, 40);
+    store.checkpoint(COPY).unwrap();
+    fill(&store, "a", &mut first, 1, 45);
+    fill(&store, "b", &mut other, 2, 80);
+    disk.fail_nth(logstead::FaultOp::SyncData, 1, logstead::FaultKind::Io, false);
+    let topic = store.topic("a").unwrap();
+    topic.partition(0).unwrap().append([Record::to(&topic).value("v")], None, Acks::All).unwrap_err();
+    let error = store.checkpoint(COPY).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Poisoned { partition: 0, .. }), "{error}");
+    let copy = options().open_read_only(COPY).unwrap();
+    let end =
+        |name: &str, sent: &[Vec<u8>]| check(&copy.topic(name).unwrap().partition(0).unwrap(), sent).unwrap();
+    assert_eq!((end("a", &first), end("b", &other)), (40, 80));
+    assert!(options().verify(COPY).unwrap().is_sound());
 }
 
 #[test]
@@ -840,16 +900,4 @@ fn listing(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
     }
     found.sort();
     found
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }

@@ -6,6 +6,8 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look around")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -754,12 +756,35 @@ fn a_damaged_catalog_is_kept_aside_and_the_topics_are_found_by_their_directories
 // ───────── read-only
 
 #[test]
+fn a_catalog_of_a_later_version_is_refused_and_left_as_it_is() {
+    let (_home, dir) = Bench::new().closed();
+    let catalog = dir.join("logstead-topics");
+    let text = fs::read_to_string(&catalog).unwrap();
+    let (body, _) = text.split_once("crc32 ").unwrap();
+    let later = [
+        body.replacen("logstead-topics 1", "logstead-topics 2", 1),
+        body.replacen("ready", "ready so.new=1", 1),
+    ];
+    for body in later {
+        fs::write(&catalog, format!("{body}crc32 {:08x}\n", crc32fast::hash(body.as_bytes()))).unwrap();
+        let before = fs::read(&catalog).unwrap();
+        let words = &["logstead-topics", "the one that wrote it"];
+        refused(Store::open(&dir), is!(ErrorKind::NotAStore { .. }), words);
+        refused(Store::open_read_only(&dir), is!(ErrorKind::NotAStore { .. }), words);
+        refused(Store::verify(&dir), is!(ErrorKind::NotAStore { .. }), words);
+        assert_eq!(fs::read(&catalog).unwrap(), before);
+    }
+    fs::write(&catalog, text).unwrap();
+    still_works(&Store::open(&dir).unwrap());
+}
+
+#[test]
 fn a_read_only_store_changes_not_a_byte_and_refuses_to_write() {
     for killed in [false, true] {
         let bench = Bench::new();
         let image = bench.home.path().join("image");
         if killed {
-            copy(&bench.dir(), &image);
+            common::copy_dir(&bench.dir(), &image);
             // A torn batch, and a left-over.
             let mut log = fs::read(log_file(&image, 0)).unwrap();
             log.extend(&log.clone()[..70]);
@@ -804,19 +829,6 @@ fn a_read_only_store_beside_a_live_writer_shows_what_was_committed() {
     assert_eq!(seen.read(0, 1 << 20).unwrap().iter().next().unwrap().value(), Some(b"first".as_slice()));
     drop(reader);
     bench.still_works();
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use common::{Random, in_parallel, manual, seed, telling, topic_config, value};
 use logstead::{
-    Acks, Durability, Error, ErrorKind, FaultKind, FaultOp, ManualClock, ProducerConfig, Record, SimDisk,
-    Store, StoreOptions, Topic, TopicConfig,
+    Acks, Durability, Error, ErrorKind, FaultKind, FaultOp, Maintenance, ManualClock, ProducerConfig, Record,
+    SimDisk, Store, StoreOptions, Topic, TopicConfig,
 };
 
 const DIR: &str = "/s/data";
@@ -186,6 +186,33 @@ fn what_can_not_be_changed_says_why() {
     }
 }
 
+/// What the files take, which is all that a full disk has.
+fn used(disk: &SimDisk) -> u64 {
+    disk.files().iter().map(|file| disk.read_file(file).unwrap().len() as u64).sum()
+}
+
+#[test]
+fn a_change_that_a_full_disk_has_no_room_for_changes_nothing() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk);
+    let topic = store.create_topic("t", topic_config(Durability::PageCache)).unwrap();
+    append(&topic, 0, b"v");
+    let (files, before) = (disk.files(), topic.config().properties());
+    disk.set_capacity(Some(used(&disk)));
+    for wanted in [topic.config().partitions(3), topic.config()] {
+        let full = store.alter_topic("t", wanted.durability(Durability::Disk).flush_ms(7)).unwrap_err();
+        assert!(matches!(full.kind(), ErrorKind::Full { .. }), "{full}");
+        assert_eq!((topic.config().properties(), topic.partitions()), (before.clone(), 1));
+        // The word of what is committed may be there already.
+        let left = disk.files().into_iter().filter(|file| !file.ends_with("logstead-committed"));
+        assert_eq!(left.collect::<Vec<_>>(), files);
+    }
+    disk.set_capacity(None);
+    store.alter_topic("t", topic.config().durability(Durability::Disk).partitions(3)).unwrap();
+    assert_eq!(topic.partitions(), 3);
+    append(&topic, 2, b"w");
+}
+
 // ───────── delete
 
 #[test]
@@ -302,6 +329,71 @@ fn a_brokers_topic_can_be_altered_and_deleted() {
     store.delete_topic("made-elsewhere").unwrap();
     store.close().unwrap();
     assert!(open(&disk).topic_names().is_empty());
+}
+
+#[test]
+fn a_producer_that_lives_on_keeps_nothing_of_a_deleted_topic() {
+    let home = tempfile::tempdir().unwrap();
+    // Without threads, which would open files of their own.
+    let store = Store::options().maintenance(Maintenance::Manual).open(home.path()).unwrap();
+    let config = topic_config(Durability::Disk).partitions(3);
+    let topic = store.create_topic("t", config).unwrap();
+    let producer = store.producer_with(ProducerConfig::default().acks(Acks::Leader)).unwrap();
+    for p in 0..3 {
+        for _ in 0..40 {
+            producer.send(Record::to(&topic).partition(p).value(&[7; 1_000][..])).unwrap();
+        }
+    }
+    producer.flush().unwrap();
+    // Written, and committed by nobody.
+    producer.send(Record::to(&topic).partition(1).value("lost")).unwrap().wait().unwrap();
+    assert!(store.stats().open_files >= 3);
+    store.delete_topic("t").unwrap();
+    assert_eq!(store.stats().open_files, 0, "their space is not given back");
+    // What was lost is said once, and does not stand in the way of what comes.
+    assert!(is_deleted(&producer.flush().unwrap_err()));
+    store.create_topic("t", TopicConfig::default()).unwrap();
+    producer.send(Record::to("t").value("v")).unwrap().wait().unwrap();
+    producer.flush().unwrap();
+    producer.close().unwrap();
+    store.close().unwrap();
+}
+
+#[test]
+fn a_new_topic_finds_no_checkpoint_of_an_older_one_also_when_its_deletion_failed() {
+    let (mut failed, mut nth) = (0, 1);
+    loop {
+        let (disk, clock) = (SimDisk::new(nth), ManualClock::new(1_700_000_000_000));
+        let store = manual(&clock).disk(&disk).open(DIR).unwrap();
+        let topic = store.create_topic("t", topic_config(Durability::Disk)).unwrap();
+        for _ in 0..30 {
+            append(&topic, 0, b"old");
+        }
+        clock.advance(Duration::from_secs(2));
+        store.maintain().unwrap();
+        let points = Path::new(DIR).join("recovery-point-offset-checkpoint");
+        let says = || String::from_utf8(disk.read_file(&points).unwrap()).unwrap();
+        assert!(says().contains("t 0 30"), "{}", says());
+        disk.fail_nth(FaultOp::Any, nth, FaultKind::NoSpace, false);
+        let deleted = store.delete_topic("t");
+        disk.clear_faults();
+        if store.topic("t").is_ok() {
+            store.delete_topic("t").unwrap();
+        }
+        let topic = store.create_topic("t", topic_config(Durability::Disk)).unwrap();
+        assert!(!says().contains("t 0"), "operation {nth}: {}", says());
+        append(&topic, 0, b"new");
+        let after = open(&disk.kill());
+        let found = after.topic("t").unwrap();
+        assert_eq!(values(&found, 0), [b"new"], "operation {nth}: {}", after.recovery_report());
+        assert_eq!(append(&found, 0, b"next"), 1, "operation {nth}");
+        failed += usize::from(deleted.is_err());
+        if nth > 100 {
+            break;
+        }
+        nth += 1;
+    }
+    assert!(failed > 5, "only {failed} deletions failed");
 }
 
 // ───────── crashes
@@ -502,4 +594,33 @@ fn a_change_that_fails_anywhere_leaves_a_store_that_goes_on() {
             },
         );
     });
+}
+
+#[test]
+fn what_was_begun_keeps_no_store_from_opening_on_a_full_disk_and_is_finished_when_there_is_room() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk);
+    store.create_topic("old", TopicConfig::default()).unwrap();
+    disk.record_states(true);
+    store.create_topic("t", TopicConfig::default().partitions(2)).unwrap();
+    store.delete_topic("old").unwrap();
+    let points = disk.crash_points();
+    disk.record_states(false);
+    let mut begun = 0;
+    for point in points {
+        let disk = point.killed(1);
+        disk.set_capacity(Some(used(&disk)));
+        let store = options(&disk).open(DIR).unwrap_or_else(|e| panic!("operation {}: {e}", point.op()));
+        let names = store.topic_names();
+        drop(store);
+        disk.set_capacity(None);
+        let now = open(&disk).topic_names();
+        begun += usize::from(now != names);
+        assert!(names.iter().all(|name| now.contains(name)), "{names:?}, then {now:?}");
+        let store = open(&disk);
+        for name in &now {
+            append(&store.topic(name).unwrap(), 0, b"goes on");
+        }
+    }
+    assert!(begun > 0);
 }

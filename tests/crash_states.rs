@@ -7,12 +7,11 @@
 mod common;
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{
-    Random, append_one, check, check_polled, in_parallel, manual, producer_config, seed, soak, telling,
-    topic_config, value,
+    Random, append_one, check, check_polled, different_states, in_parallel, manual, producer_config, seed,
+    soak, telling, topic_config, value,
 };
 use logstead::{Acks, CrashPoint, Durability, ErrorKind, ManualClock, Record, SimDisk, Store};
 
@@ -203,14 +202,12 @@ fn all_crashes(seed: u64, durability: Durability, limit: usize, twice_one_in: u6
     run.disk.record_states(false);
     let logs = run.disk.files().iter().filter(|f| f.extension().is_some_and(|e| e == "log")).count();
     assert_eq!(logs, 3, "two rolls");
-    let (seen, twice) = (Mutex::new(HashSet::new()), AtomicUsize::new(0));
+    let different = different_states(&points, limit, seed, |point| run.kept_at(point.op()));
+    let twice = AtomicUsize::new(0);
     in_parallel(points.len(), |i| {
         let point = &points[i];
         let (acked, mut random) = (run.kept_at(point.op()), Random(seed ^ point.op()));
-        for (n, disk) in point.states(limit, seed).enumerate() {
-            if !seen.lock().unwrap().insert((disk.content_hash(), acked)) {
-                continue;
-            }
+        for (n, disk) in point.states(limit, seed).enumerate().filter(|(n, _)| different[i].contains(n)) {
             let which =
                 || format!("seed {seed}, {durability}, crash after operation {}, state {n}", point.op());
             telling(which, || {
@@ -222,8 +219,7 @@ fn all_crashes(seed: u64, durability: Durability, limit: usize, twice_one_in: u6
             });
         }
     });
-    let seen = seen.into_inner().unwrap().len();
-    (seen, twice.into_inner())
+    (different.iter().map(HashSet::len).sum(), twice.into_inner())
 }
 
 #[test]

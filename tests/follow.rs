@@ -6,6 +6,8 @@
     reason = "a test looks around"
 )]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -318,7 +320,7 @@ fn a_batch_that_is_not_whole_yet_is_waited_for() {
     let mut writer = Writer::new(TopicConfig::default().durability(Durability::PageCache));
     writer.append(3, Acks::All);
     let image = writer.home.path().join("image");
-    copy(&writer.dir(), &image);
+    common::copy_dir(&writer.dir(), &image);
     let log = image.join("t-0/00000000000000000000.log");
     let whole = fs::read(&log).unwrap();
     let batch = whole.len() / 3;
@@ -342,7 +344,7 @@ fn records_that_a_crash_took_back_are_not_mixed_with_those_that_came_in_their_pl
     writer.append(2, Acks::All);
     writer.append(3, Acks::Leader);
     let image = writer.home.path().join("image");
-    copy(&writer.dir(), &image);
+    common::copy_dir(&writer.dir(), &image);
     let reader = Store::options().read_only(ReadOnly::Written).open_read_only(&image).unwrap();
     let careful = Store::open_read_only(&image).unwrap();
     let mut consumers = [consumer(&reader), consumer(&careful)];
@@ -407,6 +409,33 @@ fn while_a_compaction_exchanges_segments_a_reader_goes_on_with_what_it_has() {
 }
 
 #[test]
+fn where_a_recovery_would_end_the_log_a_reader_ends_it_with_every_look() {
+    let mut writer = Writer::new(small_segments().durability(Durability::PageCache));
+    writer.append(20, Acks::All);
+    let image = writer.home.path().join("image");
+    common::copy_dir(&writer.dir(), &image);
+    // A crash left the first segment with bytes behind its last batch, and others behind that.
+    let logs = log_files(&image);
+    assert!(logs.len() > 2);
+    let end: i64 = logs[1].file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let mut first = fs::read(&logs[0]).unwrap();
+    first.extend([0; 300]);
+    fs::write(&logs[0], first).unwrap();
+    let clock = ManualClock::new(1);
+    let reader = Store::options().clock(clock.clone()).open_read_only(&image).unwrap();
+    let partition = reader.topic("t").unwrap().partition(0).unwrap();
+    for _ in 0..3 {
+        assert_eq!(partition.high_watermark(), end);
+        assert_eq!(partition.read(0, 1 << 20).unwrap().len(), end as usize);
+        // The names are looked at again.
+        clock.advance(Duration::from_secs(1));
+    }
+    let recovered = Store::open(&image).unwrap();
+    assert_eq!(recovered.topic("t").unwrap().partition(0).unwrap().high_watermark(), end);
+    assert_eq!(partition.high_watermark(), end);
+}
+
+#[test]
 fn a_slot_that_says_nothing_sensible_moves_nobody() {
     let mut writer = Writer::new(TopicConfig::default());
     writer.append(2, Acks::All);
@@ -420,6 +449,33 @@ fn a_slot_that_says_nothing_sensible_moves_nobody() {
     assert_eq!(partition.high_watermark(), 2);
     writer.append(1, Acks::All);
     assert_eq!(partition.high_watermark(), 5);
+}
+
+#[test]
+fn a_reader_that_was_there_before_the_writer_takes_nothing_by_trust() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("s");
+    let config = TopicConfig::default().durability(Durability::PageCache);
+    let store = Store::open(&dir).unwrap();
+    store.create_topic("t", config).unwrap();
+    store.close().unwrap();
+    // Closed in order, and of a partition that nobody used nothing is known.
+    let reader = Store::open_read_only(&dir).unwrap();
+    assert!(reader.recovery_report().clean);
+    let store = Store::open(&dir).unwrap();
+    let topic = store.topic("t").unwrap();
+    for number in 0..3 {
+        let value = value(number);
+        topic.partition(0).unwrap().append([Record::to(&topic).value(&value)], None, Acks::All).unwrap();
+    }
+    let log = dir.join("t-0/00000000000000000000.log");
+    let whole = fs::read(&log).unwrap();
+    // Its first look falls into the middle of a write.
+    fs::write(&log, &whole[..whole.len() / 2]).unwrap();
+    let mut consumer = consumer(&reader);
+    expect(&mut consumer, 0, 1);
+    fs::write(&log, &whole).unwrap();
+    expect(&mut consumer, 1, 3);
 }
 
 #[test]
@@ -535,15 +591,50 @@ fn log_files(dir: &Path) -> Vec<PathBuf> {
     logs
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
+#[cfg(feature = "testing")]
+#[test]
+fn a_reader_that_is_told_nothing_of_what_is_committed_sleeps_all_the_same() {
+    for maintenance in [Maintenance::Threads, Maintenance::Manual] {
+        let disk = logstead::SimDisk::in_memory();
+        let store = Store::options().disk(&disk).maintenance(Maintenance::Manual).open(SIM).unwrap();
+        let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+        // The file for that word can not be made: a full disk is no reason not to write.
+        disk.fail_nth(logstead::FaultOp::Create, 1, logstead::FaultKind::NoSpace, false);
+        let partition = topic.partition(0).unwrap();
+        let reader = Store::options().disk(&disk).maintenance(maintenance).open_read_only(SIM).unwrap();
+        let mut consumer = consumer(&reader);
+        assert!(consumer.poll(Duration::ZERO).unwrap().is_empty());
+        partition.append([Record::to(&topic).value("v")], None, Acks::Leader).unwrap();
+        assert!(!disk.files().iter().any(|file| file.ends_with("logstead-committed")));
+        let before = disk.counts().opens;
+        assert!(consumer.poll(Duration::from_millis(200)).unwrap().is_empty());
+        let opens = disk.counts().opens - before;
+        assert!((4..=300).contains(&opens), "{opens} files were opened in 200 ms");
     }
+}
+
+#[test]
+fn partitions_that_a_broker_adds_keep_their_numbers_also_behind_one_that_is_elsewhere() {
+    let writer = Writer::new(TopicConfig::default().partitions(3));
+    for p in 0..3 {
+        let value = format!("{p}");
+        let partition = writer.topic.partition(p).unwrap();
+        partition.append([Record::to(&writer.topic).value(&value)], None, Acks::All).unwrap();
+    }
+    let (dir, home) = (writer.dir(), &writer.home);
+    writer.store.clone().close().unwrap();
+    // Without the catalog it is a broker's.
+    fs::remove_file(dir.join("logstead-topics")).unwrap();
+    for p in [1, 2] {
+        fs::rename(dir.join(format!("t-{p}")), home.path().join(format!("away-{p}"))).unwrap();
+    }
+    let reader = Store::open_read_only(&dir).unwrap();
+    assert_eq!(reader.topic("t").unwrap().partitions(), 1);
+    fs::rename(home.path().join("away-2"), dir.join("t-2")).unwrap();
+    let topic = reader.topic("t").unwrap();
+    assert_eq!(topic.partitions(), 3);
+    let missing = topic.partition(1).unwrap_err();
+    assert!(matches!(missing.kind(), ErrorKind::UnknownPartition { .. }), "{missing}");
+    let found = topic.partition(2).unwrap().get(0).unwrap().unwrap();
+    assert_eq!(found.record().value(), Some(b"2".as_slice()));
 }

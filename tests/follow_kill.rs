@@ -15,13 +15,12 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use common::{Random, seed};
+use common::{CHILD_BEGINS, Random, run_and_kill, seed};
 use logstead::{
     Acks, AutoOffsetReset, ConsumerConfig, Durability, ErrorKind, Record, Store, TopicConfig, Waker,
 };
@@ -66,7 +65,7 @@ fn writer() {
         .index_interval_bytes(1_024);
     let topic = store.topic("t").or_else(|_| store.create_topic("t", config)).unwrap();
     let mut out = std::io::stdout().lock();
-    out.write_all(b"\n\0").unwrap();
+    out.write_all(CHILD_BEGINS).unwrap();
     let mut number = 0;
     loop {
         let p = random.below(PARTITIONS as u64);
@@ -98,32 +97,11 @@ fn write_and_kill(
     more: Duration,
     acked: &mut [BTreeMap<i64, Name>],
 ) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["writer", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        .env(DIR, dir)
-        .env(LIFE, life.to_string())
-        .env(DURABILITY, durability.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut out = child.stdout.take().unwrap();
-    // What the test harness prints comes first, up to a zero byte.
-    let mut byte = [1];
-    while byte[0] != 0 {
-        out.read_exact(&mut byte).expect("the writer begins");
-    }
-    let mut said = vec![0; records as usize * 32];
-    out.read_exact(&mut said).expect("the writer goes on until it is killed");
-    let until = Instant::now() + more;
-    while Instant::now() < until {
-        std::hint::spin_loop();
-    }
-    child.kill().unwrap();
-    // What it said before it died lies in the pipe.
-    out.read_to_end(&mut said).unwrap();
-    child.wait().unwrap();
-    for words in said.chunks_exact(32) {
+    let variables =
+        [(DIR, dir.display().to_string()), (LIFE, life.to_string()), (DURABILITY, durability.to_string())];
+    let said = run_and_kill(&variables, records as usize * 32, more);
+    assert!(!said.ended, "the writer goes on until it is killed");
+    for words in said.words.chunks_exact(32) {
         let word = |i: usize| u64::from_be_bytes(words[i * 8..][..8].try_into().unwrap());
         let before = acked[word(0) as usize].insert(word(1) as i64, (word(2), word(3)));
         assert_eq!(before, None, "an offset was acknowledged twice");

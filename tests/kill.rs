@@ -12,12 +12,11 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{Random, seed};
+use common::{CHILD_BEGINS, Random, run_and_kill, seed};
 use logstead::{Acks, Durability, Partition, ProducerConfig, Record, Store, TopicConfig};
 
 const PARTITIONS: usize = 3;
@@ -64,7 +63,7 @@ fn writer() {
         (0..PARTITIONS as i32).map(|p| topic.partition(p).unwrap().log_end_offset() as usize).collect();
     let producer = store.producer_with(ProducerConfig::default().acks(Acks::All).batch_size(2_000)).unwrap();
     let mut out = std::io::stdout().lock();
-    out.write_all(b"\n\0").unwrap();
+    out.write_all(CHILD_BEGINS).unwrap();
     let mut deliveries = Vec::new();
     for (i, row) in rows.iter().enumerate() {
         let (p, offset) = (i % PARTITIONS, i / PARTITIONS);
@@ -86,46 +85,23 @@ fn writer() {
 }
 
 /// Starts the writer, kills it after `acks` words from it and a little more; returns how many rows were acknowledged.
-fn write_and_kill(dir: &Path, rows: &Path, durability: Durability, acks: u64, more: Duration) -> (u64, bool) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["writer", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        .env(DIR, dir)
-        .env(ROWS, rows)
-        .env(DURABILITY, durability.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut out = child.stdout.take().unwrap();
-    // What the test harness prints comes first, up to a zero byte.
-    let mut byte = [1];
-    while byte[0] != 0 {
-        out.read_exact(&mut byte).expect("the writer begins");
-    }
-    let mut words = Vec::new();
-    let mut word = [0; 8];
-    let mut ended = false;
-    for _ in 0..acks {
-        match out.read_exact(&mut word) {
-            Ok(()) => words.extend(word),
-            Err(_) => {
-                ended = true;
-                break;
-            }
-        }
-    }
-    let until = Instant::now() + more;
-    while Instant::now() < until {
-        std::hint::spin_loop();
-    }
-    child.kill().unwrap();
-    // What it said before it died lies in the pipe.
-    out.read_to_end(&mut words).unwrap();
-    let status = child.wait().unwrap();
-    let acked = words.chunks_exact(8).map(|word| u64::from_be_bytes(word.try_into().unwrap()));
+fn write_and_kill(
+    dir: &Path,
+    rows: &Path,
+    durability: Durability,
+    acks: usize,
+    more: Duration,
+) -> (u64, bool) {
+    let variables = [
+        (DIR, dir.display().to_string()),
+        (ROWS, rows.display().to_string()),
+        (DURABILITY, durability.to_string()),
+    ];
+    let said = run_and_kill(&variables, acks * 8, more);
+    let acked = said.words.chunks_exact(8).map(|word| u64::from_be_bytes(word.try_into().unwrap()));
     // Behind the last row come words of the test harness.
     let acked = acked.take_while(|acked| *acked < 1 << 32).max().unwrap_or(0);
-    (acked, ended || status.success())
+    (acked, said.ended)
 }
 
 /// Every record is the row of its offset, and at least those of the first `acked` rows are there.
@@ -163,7 +139,7 @@ fn kills(count: u64, file: &Path, durability: Durability) {
         // So that all of them together reach about to the end of the rows.
         let acks = 1 + random.below(2 * words.saturating_sub(before) / (count - kill).max(1));
         let more = Duration::from_micros(random.below(3_000));
-        let (now, ended) = write_and_kill(dir.path(), file, durability, acks, more);
+        let (now, ended) = write_and_kill(dir.path(), file, durability, acks as usize, more);
         acked = now.max(acked);
         let store = Store::open(dir.path()).unwrap();
         assert!(ended || !store.recovery_report().clean);

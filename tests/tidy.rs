@@ -23,7 +23,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (5, &["group"]),
     (6, &["producer", "consumer"]),
     (7, &["store"]),
-    (8, &["events", "stream", "connect", "inspect", "testing", "fuzzing"]),
+    (8, &["pool", "events", "stream", "connect", "inspect", "testing", "fuzzing"]),
     (9, &["bin"]),
 ];
 const COLUMNS_MAX: usize = 120;

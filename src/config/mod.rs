@@ -5,12 +5,17 @@
 
 mod cleanup;
 mod consumer;
+mod duration;
+mod group;
 mod producer;
+mod retention;
 mod topic;
 
 pub use cleanup::Cleanup;
 pub use consumer::{AutoOffsetReset, ConsumerConfig, IsolationLevel};
+pub use group::AssignmentStrategy;
 pub use producer::{Partitioner, ProducerConfig};
+pub(crate) use retention::Hold;
 pub use topic::TopicConfig;
 
 use std::str::FromStr;

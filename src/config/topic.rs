@@ -1,5 +1,6 @@
 //! What a topic is made with; kept in the store's catalog under Kafka's property names.
 
+use super::retention::Retention;
 use super::{Cleanup, check, each_once, invalid, parse, unknown};
 use crate::error::Result;
 use crate::limits::{
@@ -37,6 +38,7 @@ pub struct TopicConfig {
     pub(crate) min_compaction_lag_ms: u64,
     pub(crate) max_compaction_lag_ms: u64,
     pub(crate) delete_retention_ms: u64,
+    pub(crate) retention: Retention,
 }
 
 /// A share of 0 to 1, compared by its bits: what was read is what was written.
@@ -73,6 +75,7 @@ impl Default for TopicConfig {
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: NO_LIMIT_MS,
             delete_retention_ms: 86_400_000,
+            retention: Retention::default(),
         }
     }
 }
@@ -265,12 +268,13 @@ impl TopicConfig {
             self.min_compaction_lag_ms,
             "must be at most max.compaction.lag.ms",
         )?;
+        self.retention.validate()?;
         self.compression.unwrap_or_default().available()
     }
 
-    /// All settings by property name, in a fixed order: Kafka's names, and `logstead.durability`.
+    /// All settings by property name, in a fixed order: Kafka's names, and ours, which begin with `logstead.`.
     pub fn properties(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut properties = vec![
             ("num.partitions", self.partitions.to_string()),
             ("logstead.durability", self.durability.to_string()),
             ("segment.bytes", self.segment_bytes.to_string()),
@@ -289,7 +293,9 @@ impl TopicConfig {
             ("min.compaction.lag.ms", self.min_compaction_lag_ms.to_string()),
             ("max.compaction.lag.ms", self.max_compaction_lag_ms.to_string()),
             ("delete.retention.ms", self.delete_retention_ms.to_string()),
-        ]
+        ];
+        properties.extend(self.retention.properties());
+        properties
     }
 
     /// `message.timestamp.before.max.ms`: records older than this are refused. Default: no limit.
@@ -414,6 +420,7 @@ impl TopicConfig {
             "min.compaction.lag.ms" => self.min_compaction_lag_ms = parse("min.compaction.lag.ms", value)?,
             "max.compaction.lag.ms" => self.max_compaction_lag_ms = parse("max.compaction.lag.ms", value)?,
             "delete.retention.ms" => self.delete_retention_ms = parse("delete.retention.ms", value)?,
+            _ if self.retention.set(name, value)? => {}
             _ => return Err(unknown(name)),
         }
         Ok(())
@@ -444,7 +451,13 @@ mod tests {
             .min_cleanable_dirty_ratio(0.125)
             .min_compaction_lag_ms(7)
             .max_compaction_lag_ms(8)
-            .delete_retention_ms(9);
+            .delete_retention_ms(9)
+            .retention_ms(8)
+            .retention_bytes(1 << 40)
+            .file_delete_delay_ms(60_000)
+            .hold_for(["billing", "audit"])
+            .hold_max_bytes(1)
+            .hold_max_ms(2);
         let mut read = TopicConfig::default();
         for (name, value) in config.properties() {
             read.set(name, &value).unwrap();

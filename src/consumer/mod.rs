@@ -1,7 +1,12 @@
 //! The consumer: positions in partitions, and what lies behind them.
 //!
-//! `poll` → a fair round over the partitions → `log` read (up to the high watermark) → [`Records`].
+//! `poll` → what the group wants, if there is one → a fair round over the partitions → `log` read (up to the high
+//! watermark) → [`Records`].
 
+mod batches;
+mod commit;
+mod listener;
+mod membership;
 mod position;
 
 use std::any::Any;
@@ -10,12 +15,16 @@ use std::task;
 use std::time::{Duration, Instant};
 
 use crate::config::ConsumerConfig;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::group::{Assignor, Groups};
 use crate::limits::FOLLOW_INTERVAL;
 use crate::log::{Bell, Log, Records};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::topic::{TopicInner, Topics};
 use crate::types::Offset;
+pub use batches::Batches;
+pub use listener::RebalanceListener;
+use membership::Membership;
 use position::Assigned;
 
 /// Reads records from partitions that it was assigned. One owner at a time; [`Consumer::waker`] is for the others.
@@ -50,6 +59,8 @@ pub struct Consumer {
     /// The partitions count this consumer as asleep.
     armed: bool,
     woken: Arc<AtomicBool>,
+    /// Of a consumer that was made for a group.
+    member: Option<Box<Membership>>,
     /// Keeps the store open.
     _store: Arc<dyn Any + Send + Sync>,
 }
@@ -70,27 +81,34 @@ impl Waker {
 }
 
 impl Consumer {
+    /// `own`: what the group shares partitions by, instead of the configuration's strategies.
     pub(crate) fn new(
         config: ConsumerConfig,
         topics: &Arc<Topics>,
+        groups: &Arc<Groups>,
+        own: Option<Arc<dyn Assignor>>,
         store: Arc<dyn Any + Send + Sync>,
-    ) -> Self {
-        Consumer {
+    ) -> Result<Self> {
+        let bell = Arc::default();
+        let member = Membership::new(groups, &config, own, &bell, topics)?;
+        Ok(Consumer {
             config,
             topics: Arc::clone(topics),
             assigned: Vec::new(),
             turn: 0,
-            bell: Arc::default(),
+            bell,
             armed: false,
             woken: Arc::default(),
+            member,
             _store: store,
-        }
+        })
     }
 
-    /// Reads from these partitions from now on. A partition that was assigned before keeps its position.
+    /// Reads from these partitions from now on. A partition that was assigned before keeps its position; in a consumer of
+    /// a group a new one begins where the group stands. A consumer that subscribed leaves its group first.
     ///
     /// # Errors
-    /// An unknown topic or partition; nothing is changed then.
+    /// An unknown topic or partition; nothing is changed then. What [`Consumer::unsubscribe`] answers.
     pub fn assign<'t>(&mut self, partitions: impl IntoIterator<Item = (&'t str, i32)>) -> Result<()> {
         let mut wanted: Vec<(Arc<TopicInner>, i32)> = Vec::new();
         for (name, partition) in partitions {
@@ -100,14 +118,17 @@ impl Consumer {
                 wanted.push((topic, partition));
             }
         }
+        self.unsubscribe()?;
         self.disarm();
         self.take_bells_off();
+        let in_group = self.member.is_some();
         let mut before = std::mem::take(&mut self.assigned);
         for (topic, partition) in wanted {
             topic.bells(partition)?.hang(&self.bell);
             let same = before.iter().position(|a| a.partition == partition && Arc::ptr_eq(&a.topic, &topic));
             self.assigned.push(match same {
                 Some(same) => before.swap_remove(same),
+                None if in_group => Assigned::of_group(topic, partition),
                 None => Assigned::new(topic, partition),
             });
         }
@@ -205,6 +226,7 @@ impl Consumer {
     /// # Errors
     /// The partition is not assigned, or can not be opened.
     pub fn position(&mut self, topic: &str, partition: i32) -> Result<Offset> {
+        self.start_from_committed()?;
         let reset = self.config.auto_offset_reset;
         let assigned = self.find(topic, partition)?;
         let log = assigned.log()?;
@@ -268,12 +290,25 @@ impl Consumer {
     /// however large. While records are written and not committed yet, a `poll` that has nothing else to return
     /// commits them; a sync that it leads then is not broken off when the time is up.
     ///
+    /// A member of a group first does what the group wants: it joins, gives partitions back and takes others, which it
+    /// tells its [`RebalanceListener`].
+    ///
     /// # Errors
+    /// [`ErrorKind::RemovedFromGroup`]: it did not poll in time; the next poll joins anew, from what was committed.
+    /// [`ErrorKind::FencedInstance`], [`ErrorKind::InconsistentStrategies`], [`ErrorKind::InvalidAssignment`],
+    /// [`ErrorKind::OffsetsDamaged`]: about the group.
     /// [`ErrorKind::Corrupt`]: the position stays in front of the damage; seek to its `resume_at` to go on.
     /// [`ErrorKind::OffsetOutOfRange`] if `auto.offset.reset` is none. [`ErrorKind::Woken`], [`ErrorKind::Closed`],
     /// [`ErrorKind::TopicDeleted`]. [`ErrorKind::WouldWaitForItself`] from inside a delivery hook, where it would have
     /// to commit.
     pub fn poll(&mut self, timeout: Duration) -> Result<Records> {
+        self.begin_poll()?;
+        let polled = self.poll_until(timeout);
+        self.end_poll(false);
+        polled
+    }
+
+    fn poll_until(&mut self, timeout: Duration) -> Result<Records> {
         let start = Instant::now();
         let deadline = start.checked_add(timeout).unwrap_or(start + AGES);
         let full_by = deadline.min(start + Duration::from_millis(self.config.fetch_max_wait_ms));
@@ -281,8 +316,11 @@ impl Consumer {
         let mut records = Records::default();
         let mut driven = false;
         loop {
-            if records.is_empty() && self.woken.swap(false, Ordering::SeqCst) {
-                return Err(ErrorKind::Woken.into());
+            if records.is_empty() {
+                if self.woken.swap(false, Ordering::SeqCst) {
+                    return Err(ErrorKind::Woken.into());
+                }
+                self.reconcile()?;
             }
             self.gather(&mut records)?;
             let until = if records.is_empty() { deadline } else { full_by };
@@ -312,13 +350,22 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::poll`].
     pub fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> task::Poll<Result<Records>> {
+        if let Err(error) = self.begin_poll() {
+            return task::Poll::Ready(Err(error));
+        }
+        let polled = self.poll_task(cx);
+        self.end_poll(polled.is_pending());
+        polled
+    }
+
+    fn poll_task(&mut self, cx: &mut task::Context<'_>) -> task::Poll<Result<Records>> {
         self.disarm();
         let mut records = Records::default();
         loop {
             if self.woken.swap(false, Ordering::SeqCst) {
                 return task::Poll::Ready(Err(ErrorKind::Woken.into()));
             }
-            if let Err(error) = self.gather(&mut records) {
+            if let Err(error) = self.reconcile().and_then(|()| self.gather(&mut records)) {
                 return task::Poll::Ready(Err(error));
             }
             if !records.is_empty() {
@@ -333,36 +380,6 @@ impl Consumer {
             }
             self.disarm();
         }
-    }
-
-    /// Blocks for batch after batch of records; ends when the [`Waker`] wakes it, or the store closes. An error comes
-    /// again and again until its cause is gone, as from `poll`: seek, assign anew, or end the loop.
-    ///
-    /// ```
-    /// # use logstead::{Record, Store, TopicConfig};
-    /// # let store = Store::in_memory()?;
-    /// # store.create_topic("t", TopicConfig::default())?;
-    /// # let producer = store.producer()?;
-    /// # for value in ["a", "b", "stop"] { producer.send(Record::to("t").value(value))?; }
-    /// # producer.flush()?;
-    /// # let mut consumer = store.consumer()?;
-    /// # consumer.assign_all(["t"])?;
-    /// # consumer.seek_to_beginning()?;
-    /// let stop = consumer.waker();
-    /// let mut seen = 0;
-    /// for records in consumer.batches() {
-    ///     for record in &records? {
-    ///         seen += 1;
-    ///         if record.value() == Some(b"stop") {
-    ///             stop.wake();
-    ///         }
-    ///     }
-    /// }
-    /// assert_eq!(seen, 3);
-    /// # Ok::<(), logstead::Error>(())
-    /// ```
-    pub fn batches(&mut self) -> Batches<'_> {
-        Batches { consumer: self, done: false }
     }
 
     /// Whether a poll need not wait for more.
@@ -398,10 +415,18 @@ impl Consumer {
                 Ok(more) => records.extend(more),
                 // What others gave is not lost; this one says the same again when it is its turn.
                 Err(_) if !records.is_empty() => break,
+                // The group will say so, too: nobody has to do anything about it.
+                Err(error) if self.is_subscribed_to_deleted(&error) => break,
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Whether an error is that a topic of the group's was deleted; its partitions are dropped then.
+    fn is_subscribed_to_deleted(&mut self, error: &Error) -> bool {
+        let deleted = matches!(error.kind(), ErrorKind::TopicDeleted { .. });
+        deleted && self.member.as_ref().is_some_and(|member| member.is_subscribed()) && self.drop_deleted()
     }
 
     /// Commits what assigned partitions hold above their high watermark. `true`: something may have come of it.
@@ -421,8 +446,10 @@ impl Consumer {
         self.arm()?;
         if !self.has_news() && !self.has_pending() {
             let by_hand = self.assigned.iter().any(|assigned| assigned.topic.is_looked_at_by_hand());
-            let look_by = Instant::now() + FOLLOW_INTERVAL;
-            self.bell.wait_until(if by_hand { deadline.min(look_by) } else { deadline });
+            let look_in = self.member.as_ref().and_then(|member| member.next_look());
+            let look_in = if by_hand { Some(FOLLOW_INTERVAL) } else { look_in };
+            let look_by = look_in.map(|left| Instant::now() + left.max(Duration::from_millis(1)));
+            self.bell.wait_until(look_by.map_or(deadline, |look_by| deadline.min(look_by)));
         }
         self.disarm();
         if self.topics.is_closed() { Err(ErrorKind::Closed.into()) } else { Ok(()) }
@@ -432,11 +459,17 @@ impl Consumer {
     /// is looked at after this.
     fn arm(&mut self) -> Result<()> {
         self.armed = true;
+        if self.member.is_some() {
+            self.topics.changes().sleep();
+        }
         self.assigned.iter().try_for_each(|a| a.topic.sleep(a.partition))
     }
 
     fn disarm(&mut self) {
         if std::mem::take(&mut self.armed) {
+            if self.member.is_some() {
+                self.topics.changes().awake();
+            }
             for assigned in &self.assigned {
                 if let Ok(bells) = assigned.topic.bells(assigned.partition) {
                     bells.awake();
@@ -455,6 +488,7 @@ impl Consumer {
     fn has_news(&self) -> bool {
         self.assigned.iter().any(|assigned| assigned.has_more(&self.config))
             || self.woken.load(Ordering::SeqCst)
+            || self.member.as_ref().is_some_and(|member| member.has_news(&self.topics))
             || self.topics.is_closed()
     }
 
@@ -473,6 +507,20 @@ impl Consumer {
         Ok(())
     }
 
+    /// Reads no more from these. Whether there were any.
+    fn unassign(&mut self, which: impl Fn(&Assigned) -> bool) -> bool {
+        self.disarm();
+        let before = self.assigned.len();
+        self.assigned.retain(|assigned| {
+            let goes = which(assigned);
+            if let (true, Ok(bells)) = (goes, assigned.topic.bells(assigned.partition)) {
+                bells.take_off(&self.bell);
+            }
+            !goes
+        });
+        self.assigned.len() != before
+    }
+
     fn take_bells_off(&self) {
         for assigned in &self.assigned {
             if let Ok(bells) = assigned.topic.bells(assigned.partition) {
@@ -486,6 +534,7 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         self.disarm();
         self.take_bells_off();
+        self.abandon_group();
     }
 }
 
@@ -494,33 +543,6 @@ impl fmt::Debug for Consumer {
         f.debug_struct("Consumer").field("assigned", &self.assigned).finish_non_exhaustive()
     }
 }
-
-/// Blocks for batch after batch: see [`Consumer::batches`].
-#[derive(Debug)]
-pub struct Batches<'c> {
-    consumer: &'c mut Consumer,
-    done: bool,
-}
-
-impl Iterator for Batches<'_> {
-    type Item = Result<Records>;
-
-    fn next(&mut self) -> Option<Result<Records>> {
-        while !self.done {
-            match self.consumer.poll(LONG) {
-                Ok(records) if records.is_empty() => {}
-                Err(error) if matches!(error.kind(), ErrorKind::Woken | ErrorKind::Closed) => {
-                    self.done = true
-                }
-                other => return Some(other),
-            }
-        }
-        None
-    }
-}
-
-/// How long one wait of [`Batches`] lasts; it is woken earlier.
-const LONG: Duration = Duration::from_secs(3_600);
 
 /// For a time-out that reaches beyond the end of the clock.
 const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);

@@ -12,6 +12,10 @@ pub(super) struct Assigned {
     pub(super) topic: Arc<TopicInner>,
     pub(super) partition: i32,
     pub(super) paused: bool,
+    /// It begins where the group stands, which is not looked up yet.
+    pub(super) awaits_commit: bool,
+    /// What is known to be committed, durably.
+    pub(super) committed: Option<Offset>,
     /// The offset that comes next; `None`: as `auto.offset.reset` says.
     position: Option<Offset>,
     /// Fetched and not returned yet; begins at `position`.
@@ -20,7 +24,31 @@ pub(super) struct Assigned {
 
 impl Assigned {
     pub(super) fn new(topic: Arc<TopicInner>, partition: i32) -> Self {
-        Assigned { topic, partition, paused: false, position: None, fetched: Records::default() }
+        Assigned {
+            topic,
+            partition,
+            paused: false,
+            awaits_commit: false,
+            committed: None,
+            position: None,
+            fetched: Records::default(),
+        }
+    }
+
+    /// One that begins where the consumer's group stands.
+    pub(super) fn of_group(topic: Arc<TopicInner>, partition: i32) -> Self {
+        Assigned { awaits_commit: true, ..Assigned::new(topic, partition) }
+    }
+
+    /// Begins at what the group committed; `None`: nothing.
+    pub(super) fn start_at(&mut self, committed: Option<Offset>) {
+        (self.awaits_commit, self.committed) = (false, committed);
+        self.position = committed.or(self.position);
+    }
+
+    /// The position, if it is known and not what is committed.
+    pub(super) fn uncommitted(&self) -> Option<Offset> {
+        self.position.filter(|position| Some(*position) != self.committed)
     }
 
     pub(super) fn log(&self) -> Result<Arc<Log>> {
@@ -39,6 +67,7 @@ impl Assigned {
     /// Goes on at `offset`; what was fetched is forgotten.
     pub(super) fn seek(&mut self, offset: Offset) {
         self.position = Some(offset);
+        self.awaits_commit = false;
         self.fetched = Records::default();
     }
 
@@ -120,6 +149,11 @@ impl Assigned {
         let position = match reset {
             AutoOffsetReset::Earliest => log.log_start(),
             AutoOffsetReset::Latest => log.high_watermark(),
+            AutoOffsetReset::ByDuration(age) => {
+                let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+                let since = self.topic.context.clock.now_ms().saturating_sub(age);
+                log.offset_for_time(since)?.map_or_else(|| log.high_watermark(), |(offset, _)| offset)
+            }
             AutoOffsetReset::None => {
                 let topic = self.topic.name.to_string();
                 return Err(ErrorKind::NoPosition { topic, partition: self.partition }.into());

@@ -5,13 +5,18 @@ mod producers;
 
 use std::path::Path;
 
+use crate::config::TopicConfig;
+use crate::group::{GroupValue, Key, OFFSETS_TOPIC, OffsetValue};
 use crate::limits::{BATCH_HEADER_BYTES, DECOMPRESS_BUDGET_BYTES};
 use crate::log::checkpoint::{epochs_text, read_epochs, read_offsets, write_offsets};
 use crate::log::committed::Committed;
 use crate::record::{self, BatchHeader, Compression, RecordIter};
 use crate::segment::{name::SegmentFile, offset_index, time_index};
 use crate::storage::SimDisk;
+use crate::store::Store;
+use crate::topic::Record;
 use crate::topic::catalog::{self, Catalog};
+use crate::types::Acks;
 
 pub use directory::directory;
 pub use producers::producers;
@@ -181,5 +186,51 @@ pub fn checkpoint(data: &[u8]) {
             let name = String::from_utf8_lossy(content);
             let _ = SegmentFile::parse(&name);
         }
+    }
+}
+
+/// Reads bytes as records of `__consumer_offsets`: nothing panics, what is accepted is the same when written and read,
+/// and a store that holds them answers for its groups.
+pub fn offsets(data: &[u8]) {
+    if let Ok(value) = OffsetValue::decode(data) {
+        let again = OffsetValue::decode(&value.encode()).expect("our own");
+        assert_eq!(again, OffsetValue { expire_ms: None, ..value });
+    }
+    if let Ok(value) = GroupValue::decode(data) {
+        assert_eq!(GroupValue::decode(&value.encode()).expect("our own"), value);
+    }
+    match Key::decode(data) {
+        Ok(Key::Offset { group, topic, partition }) => {
+            let key = Key::offset(&group, &topic, partition);
+            assert_eq!(Key::decode(&key), Ok(Key::Offset { group, topic, partition }));
+        }
+        Ok(Key::Group { group }) => {
+            assert_eq!(Key::decode(&Key::group(&group)), Ok(Key::Group { group }));
+        }
+        _ => {}
+    }
+    let store = Store::in_memory().expect("opened");
+    let topic = store.create_topic(OFFSETS_TOPIC, TopicConfig::default()).expect("made");
+    let mut bytes = Bytes(data);
+    while !bytes.0.is_empty() {
+        let kind = bytes.byte();
+        // Most of them are keys that mean something.
+        let key = match kind % 4 {
+            0 => Key::offset("g", "t", i32::from(kind >> 4)),
+            1 => Key::group("g"),
+            _ => {
+                let len = bytes.below(32);
+                bytes.take(len).to_vec()
+            }
+        };
+        let len = bytes.below(64);
+        let value = bytes.take(len);
+        let record = Record::to(&topic).key(&key);
+        let record = if kind & 8 == 0 { record.value(value) } else { record };
+        topic.partition(0).and_then(|p| p.append([record], None, Acks::All)).expect("appended");
+    }
+    for name in store.group_names().expect("whatever it holds") {
+        let group = store.group(&name);
+        let _ = (group.describe(), group.committed(), group.lag());
     }
 }

@@ -3,6 +3,7 @@
 use super::producer_state::goes_on;
 use super::producers::First;
 use super::roll::{RollCheck, should_roll};
+use super::trim::is_full;
 use super::{Log, Tail, callback};
 use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
@@ -25,6 +26,18 @@ impl Log {
         batches: &mut [Sealed],
         expected_end: Option<Offset>,
     ) -> Result<usize> {
+        let count = self.append_quietly(batches, expected_end);
+        self.tell_append(count.is_ok());
+        count
+    }
+
+    /// As [`Log::append`], for a caller that holds a lock: nobody is told of it, so nothing of a user's runs. When the
+    /// lock is given back, [`Log::tell_append`] must follow.
+    pub(crate) fn append_quietly(
+        self: &Arc<Self>,
+        batches: &mut [Sealed],
+        expected_end: Option<Offset>,
+    ) -> Result<usize> {
         let config = self.config();
         let fitting = fitting(&config, batches)?;
         let batches = batches.get_mut(..fitting).unwrap_or_default();
@@ -33,22 +46,34 @@ impl Log {
             // A checksum: before the lock.
             batches.iter_mut().for_each(|batch| batch.stamp_append_time(self.context.clock.now_ms()));
         }
-        let written = self.roomy_tail(batches, expected_end).and_then(|(mut tail, first)| {
-            match (first, &mut *batches) {
+        let wanted: u64 = batches.iter().map(|batch| batch.bytes().len() as u64).sum();
+        let admitted = self.context.upkeep.quota.admit(wanted);
+        let written = admitted.and_then(|()| self.roomy_tail(batches, expected_end)).and_then(
+            |(mut tail, first)| match (first, &mut *batches) {
                 (First::Duplicate { base_offset, timestamp }, [batch, ..]) => {
                     batch.place_duplicate(base_offset, self.leader_epoch, timestamp);
                     Ok(1)
                 }
                 (_, batches) => self.write(&mut tail, batches),
-            }
-        });
+            },
+        );
+        if written.as_ref().is_err_and(is_full) {
+            self.context.upkeep.ask();
+        }
+        written
+    }
+
+    /// Tells readers and those who sync that something was appended; those who wait, that the log failed.
+    pub(crate) fn tell_append(self: &Arc<Self>, appended: bool) {
         if self.failure().is_some() {
             self.tell_failure();
             self.run_completions();
         }
-        let count = written?;
+        if !appended {
+            return;
+        }
         self.context.unsynced.note_dirty(self);
-        match config.durability {
+        match self.config().durability {
             Durability::PageCache => {
                 self.bells.ring();
                 if self.flush.sealed_len() > 0 {
@@ -61,7 +86,6 @@ impl Log {
                 self.mark_dirty();
             }
         }
-        Ok(count)
     }
 
     /// A directory of others can end anywhere: no offset may pass the last one there is.
@@ -218,6 +242,7 @@ impl Log {
         tail.active.publish(position, group.iter().map(Sealed::header));
         tail.next_offset = next;
         self.written.add_alone(records, bytes);
+        self.context.upkeep.quota.took(bytes);
         self.log_end.store(next, Ordering::SeqCst);
         match config.durability {
             Durability::PageCache => {

@@ -22,8 +22,8 @@ pub(crate) struct Moment {
     pub(crate) position: u64,
     /// The offset that comes next.
     pub(crate) end: Offset,
-    /// The first offset, when it lies inside a segment.
-    pub(crate) log_start: Option<Offset>,
+    /// The first offset.
+    pub(crate) log_start: Offset,
     /// What lies in `logstead-committed` of a log that ends here, where there is one.
     pub(crate) committed: Option<Vec<u8>>,
     /// The snapshot of the producers there, where those that lie in the directory are not enough.
@@ -50,14 +50,8 @@ impl Log {
             Committed { segment_base: last.base(), position, end_offset: end }.encode().to_vec()
         });
         let snapshot = self.snapshot_at(end)?;
-        Ok(Moment {
-            sealed,
-            last,
-            position,
-            end,
-            log_start: self.log_start_to_remember(),
-            committed,
-            snapshot,
-        })
+        // After the segments: of those that retention took out of the list it is told.
+        let log_start = self.log_start().min(end);
+        Ok(Moment { sealed, last, position, end, log_start, committed, snapshot })
     }
 }

@@ -18,6 +18,7 @@ pub(crate) struct LogFigures {
     pub(crate) pinned_bytes: u64,
     pub(crate) written: Traffic,
     pub(crate) read: Traffic,
+    pub(crate) deleted: Traffic,
     pub(crate) syncs: SyncTimes,
     pub(crate) failure: Option<Error>,
 }
@@ -40,6 +41,7 @@ impl Log {
             pinned_bytes: self.source.pins.bytes(),
             written: self.written.get(),
             read: self.source.read.get(),
+            deleted: self.deleted.get(),
             syncs: self.syncs.get(),
             failure: self.failure().cloned(),
         }

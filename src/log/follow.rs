@@ -10,17 +10,18 @@
 //! - Where the committed end is told, the high watermark never passes it and never moves back.
 //! - Where it is not, a writer may cut its log after a crash: then the high watermark moves back with the log.
 //! - Only files that no recovery cuts any more are mapped: closed ones below a committed end that was told.
-//! - The names in the directory are looked at once a second at least, while somebody reads.
+//! - The names in the directory, and where the log starts, are looked at once a second at least, while somebody reads.
 //! - Lock order: `state` → `tail` → segment list; none of them is held when a bell rings.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::checkpoint::{LOG_STARTS, RECOVERY_POINTS, read_offsets};
+use super::checkpoint::{LEADER_EPOCHS, LOG_STARTS, RECOVERY_POINTS, read_epochs, read_offsets};
 use super::committed::{Committed, FILE_NAME, Slot};
 use super::compact;
 use super::open::Opening;
+use super::start::confirmed;
 use super::{Log, OpenHints};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BATCH_HEADER_BYTES;
@@ -66,6 +67,8 @@ struct State {
     compared_at: Duration,
     /// `partition.metadata`: of a topic that was made later under the same name it says something else.
     identity: Option<Vec<u8>>,
+    /// The checkpoint of epochs (which file, and when it was written) that told the log's start as it is known.
+    start_of: Option<((u64, u64), i64)>,
     /// The directory is not this topic's any more.
     gone: bool,
     /// How often the files were opened anew.
@@ -98,6 +101,8 @@ impl Follow {
         let mut state = follow.state.lock();
         state.compared_at = log.context.clock.monotonic();
         state.identity = log.identity()?;
+        // What the store knew when it was opened may be old.
+        log.take_start()?;
         log.remember_last(&mut state)
     }
 }
@@ -112,11 +117,8 @@ impl Log {
     pub(super) fn look_closely(&self, names: bool) -> Result<()> {
         let Some(follow) = &self.follow else { return Ok(()) };
         let before = self.high_watermark();
-        let (looked, unsure) = {
-            let mut state = follow.state.lock();
-            (self.look_with(&mut state, names), state.unsure)
-        };
-        if self.high_watermark() != before || looked.is_err() || unsure {
+        let looked = self.look_with(&mut follow.state.lock(), names);
+        if self.high_watermark() != before || looked.is_err() {
             self.bells.ring();
         }
         looked
@@ -144,12 +146,14 @@ impl Log {
         }
     }
 
-    /// Reads again what failed only because the writer moved, exchanged or cut the files meanwhile.
+    /// Reads again what failed only because files were moved, exchanged or cut meanwhile: by the writer, or
+    /// here by whoever cleans.
     pub(super) fn retried<T>(&self, read: impl Fn() -> Result<T>) -> Result<T> {
         let mut left = ATTEMPTS;
         loop {
             let result = read();
-            let (Some(follow), Err(error)) = (&self.follow, &result) else { return result };
+            let Err(error) = &result else { return result };
+            let Some(follow) = &self.follow else { return if is_moved(error) { read() } else { result } };
             let (moved, damaged) = (is_moved(error), matches!(error.kind(), ErrorKind::Corrupt { .. }));
             if left == 0 || !(moved || damaged) {
                 return result;
@@ -244,7 +248,8 @@ impl Log {
             }
         }
         let end = self.high_watermark();
-        if end == active.base() {
+        // What lies behind the last whole batch is on its way, or the log ends there, whatever follows.
+        if end == active.base() || active.written() < len {
             return Ok(None);
         }
         // The next segment begins where this one ends.
@@ -322,6 +327,12 @@ impl Log {
                 return Err(self.deleted());
             }
         };
+        // It moves with the start, before anything else does.
+        let epochs = entries.iter().find(|entry| entry.name == LEADER_EPOCHS);
+        let epochs = epochs.map(|entry| (entry.file, entry.modified_ms));
+        if epochs != state.start_of && self.take_start()? {
+            state.start_of = epochs;
+        }
         let mut listed = Vec::new();
         for entry in entries {
             if let Some(SegmentFile::Log(base)) = SegmentFile::parse(&entry.name) {
@@ -340,6 +351,36 @@ impl Log {
             len.map_or(segment.written() == 0, |len| !segment.is_sealed() || len >= segment.written())
         };
         Ok((is_longer || !known.iter().all(is_there)).then_some(Reload::Names))
+    }
+
+    /// Takes over where the writer says that the log starts. Whether all that says so says the same: it may be at it.
+    fn take_start(&self) -> Result<bool> {
+        let epochs = unreadable_is_none(
+            read_epochs(self.context.storage.as_ref(), &self.dir.join(LEADER_EPOCHS)).map(Some),
+        )?;
+        let first = epochs.as_ref().and_then(|epochs| epochs.first()).map_or(0, |(_, start)| *start);
+        if first <= self.log_start() {
+            return Ok(true);
+        }
+        let told = self.told(LOG_STARTS)?;
+        let start = match self.contiguous {
+            true => {
+                let segments = self.segments.read().clone();
+                confirmed(told, epochs.as_deref(), segments.iter().map(|segment| segment.base()))
+            }
+            false => told,
+        };
+        let start = start.unwrap_or(0);
+        // What it deleted may lie behind what was seen here.
+        self.log_start.fetch_max(start.min(self.high_watermark()), Ordering::AcqRel);
+        Ok(self.log_start() >= start && told.unwrap_or(0) >= first)
+    }
+
+    /// What an offset checkpoint of the store's says of this partition.
+    fn told(&self, file: &str) -> Result<Option<Offset>> {
+        let offsets = read_offsets(self.context.storage.as_ref(), &self.context.root.join(file));
+        let key = (self.topic.to_string(), self.partition);
+        unreadable_is_none(offsets.map(|offsets| offsets.get(&key).copied()))
     }
 
     fn identity(&self) -> Result<Option<Vec<u8>>> {
@@ -401,21 +442,13 @@ impl Log {
 
     /// What is known without looking: all that was taken so far, or after a cut what the checkpoints prove.
     fn hints(&self, why: Reload) -> Result<OpenHints> {
-        let key = (self.topic.to_string(), self.partition);
-        let read = |file| {
-            let offsets = read_offsets(self.context.storage.as_ref(), &self.context.root.join(file));
-            offsets.map(|offsets| offsets.get(&key).copied())
-        };
-        let unreadable_is_none = |result: Result<Option<Offset>>| match result {
-            Err(error) if error.is_corrupt() => Ok(None),
-            other => other,
-        };
         Ok(OpenHints {
             recovery_point: match why {
-                Reload::Names | Reload::Moved => Some(self.high_watermark()),
-                Reload::Cut => unreadable_is_none(read(RECOVERY_POINTS))?,
+                // Up to the last record, not behind it: whether its segment ends there is looked at again.
+                Reload::Names | Reload::Moved => Some(self.high_watermark().saturating_sub(1)),
+                Reload::Cut => self.told(RECOVERY_POINTS)?,
             },
-            log_start: unreadable_is_none(read(LOG_STARTS))?,
+            log_start: self.told(LOG_STARTS)?,
             clean: false,
             contiguous: self.contiguous,
             cleaned_to: None,
@@ -469,6 +502,14 @@ pub(super) fn while_moving<T>(beside_a_writer: bool, call: impl Fn() -> Result<T
             Err(error) if left > 0 && is_moved(&error) => std::thread::sleep(PAUSE),
             result => return result,
         }
+    }
+}
+
+/// A small file that can not be read tells nothing.
+fn unreadable_is_none<T>(result: Result<Option<T>>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.is_corrupt() => Ok(None),
+        other => other,
     }
 }
 

@@ -145,8 +145,7 @@ impl Lookout {
         follow.announced.store(false, Ordering::SeqCst);
         let wanted = log.bells.have_sleepers() && !follow.announced.swap(true, Ordering::SeqCst);
         let unwatched = wanted && !self.take_on(log, &log.dir);
-        // Its error is for those who read: they are woken, look, and meet it again.
-        let _ = log.look_closely(names || unwatched);
+        look_for_sleepers(log, names || unwatched);
     }
 
     /// Looks at the logs that nobody watches, as long as somebody sleeps on them.
@@ -164,9 +163,7 @@ impl Lookout {
             slept_on.push(log);
             true
         });
-        for log in &slept_on {
-            let _ = log.look();
-        }
+        slept_on.iter().for_each(|log| look_for_sleepers(log, false));
     }
 
     /// Ends the thread.
@@ -188,5 +185,14 @@ impl Lookout {
     /// When the next look is due, by who looks by hand.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         (!self.state.lock().others.is_empty()).then_some(FOLLOW_INTERVAL)
+    }
+}
+
+/// Looks on behalf of those who sleep. An error, and whether the settings were changed, is their business: they are
+/// woken, look, and find out. Nobody who looks for himself is woken by that, or he would never sleep.
+fn look_for_sleepers(log: &Log, names: bool) {
+    let _ = log.look_closely(names);
+    if log.is_unsure() {
+        log.bells.ring();
     }
 }

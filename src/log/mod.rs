@@ -32,12 +32,16 @@ mod producers;
 mod read;
 mod records;
 mod recover;
+pub(crate) mod retention;
 mod roll;
 pub(crate) mod snapshot;
+pub(crate) mod start;
 mod survey;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod trim;
+mod upkeep;
 mod verify;
 
 use std::collections::VecDeque;
@@ -67,6 +71,9 @@ pub(crate) use open::OpenHints;
 pub(crate) use read::ReadOptions;
 pub use records::{BatchRef, RecordRef, Records, RecordsIter, SharedRecord};
 pub use recover::{PartitionReport, RecoveryEvent};
+pub use retention::{AgedBy, Fate, GroupPositions};
+pub(crate) use trim::{Gone, Move};
+pub(crate) use upkeep::Upkeep;
 pub(crate) use verify::{Claims, readable, verify};
 pub use verify::{Finding, VerifyReport};
 
@@ -101,6 +108,7 @@ pub(crate) struct Context {
     pub(crate) names: Names,
     /// How long a partition remembers a producer that writes nothing.
     pub(crate) producer_id_expiration_ms: u64,
+    pub(crate) upkeep: Upkeep,
 }
 
 impl Context {
@@ -198,7 +206,11 @@ impl Unsynced {
 
     fn note_dirty(&self, log: &Arc<Log>) {
         if !log.noted_dirty.swap(true, Ordering::SeqCst) {
-            self.dirty.lock().push_back(Arc::clone(log));
+            let mut dirty = self.dirty.lock();
+            // Looked at with the list locked: one that was given up since the write must not come to stay here.
+            if log.failure().is_none() {
+                dirty.push_back(Arc::clone(log));
+            }
         }
     }
 
@@ -253,6 +265,8 @@ pub(crate) struct Log {
     recovery_point: AtomicI64,
     /// Since the log was opened. Counted by who holds the tail.
     written: TrafficCounter,
+    /// Offsets that the start passed, and bytes of segments that went.
+    deleted: TrafficCounter,
     /// Counted by who leads.
     syncs: SyncCounter,
     unsynced_bytes: AtomicU64,
@@ -340,10 +354,10 @@ impl Log {
         self.contiguous
     }
 
-    /// The log start, when it lies inside a segment and so must be remembered.
+    /// The log start, when anything was deleted. Kafka remembers it only inside a segment: here it also tells which of the
+    /// files that a crash leaves are to go.
     pub(crate) fn log_start_to_remember(&self) -> Option<Offset> {
-        let start = self.log_start();
-        self.segments.read().first().is_some_and(|first| start > first.base()).then_some(start)
+        Some(self.log_start()).filter(|start| *start > 0)
     }
 
     /// Bytes of all segments that were handed to the operating system.
@@ -441,6 +455,7 @@ impl Log {
             file.sync_data()?;
         }
         active.end_index();
+        active.flush_aborted(true)?;
         active.sync_index()?;
         self.take_last_snapshot();
         Ok(())
@@ -449,6 +464,8 @@ impl Log {
     /// Gives the files up, to a log that is opened anew or to nobody: when this returns, none of them is written
     /// through this log any more. Those who still wait here are told `why`.
     pub(crate) fn abandon(self: &Arc<Self>, why: ErrorKind) {
+        // First: whoever is refused from now on hears why.
+        let _ = self.failure.set(why.into());
         self.closed.store(true, Ordering::Release);
         {
             let mut tail = self.tail.lock();
@@ -458,9 +475,7 @@ impl Log {
         }
         drop(self.names.lock());
         // Who leads has files in hand.
-        let lead = self.lead_until(None);
-        let _ = self.failure.set(why.into());
-        drop(lead);
+        drop(self.lead_until(None));
         self.flush.forget_sources();
         // What it holds open is given back when nobody reads from it.
         self.context.unsynced.forget(self);

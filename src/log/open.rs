@@ -18,12 +18,13 @@ use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::{Committed, FILE_NAME as COMMITTED};
 use super::compact::{self, Cleaned};
 use super::recover::{RecoveryEvent, Verdict, detach, judge, valid_behind};
+use super::start::{below, confirmed};
 use super::{Bells, Context, Log, Tail, flush::Flush, follow, follow::Follow, records::Source};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Pins, SyncCounter, TrafficCounter};
 use crate::record::{BatchHeader, Invalid};
-use crate::segment::{Segment, SegmentConfig, Step};
+use crate::segment::{Segment, SegmentConfig, Step, name};
 use crate::storage::Open;
 use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, OnceLock, RwLock};
 use crate::types::{Durability, Offset, ReadOnly, TopicName};
@@ -141,6 +142,7 @@ impl Log {
             high_watermark: AtomicI64::new(next_offset),
             recovery_point: AtomicI64::new(next_offset),
             written: TrafficCounter::default(),
+            deleted: TrafficCounter::default(),
             syncs: SyncCounter::default(),
             unsynced_bytes: AtomicU64::new(0),
             dirty_since_ms: AtomicU64::new(0),
@@ -252,6 +254,7 @@ impl<'c> Opening<'c> {
             .ok()
             .filter(|epochs| !epochs.is_empty());
         let found = self.survey()?;
+        let found = self.without_deleted(found)?;
         let Some(last) = found.len().checked_sub(1) else {
             return self.finish(Vec::new(), self.hints.log_start.unwrap_or(0));
         };
@@ -296,6 +299,36 @@ impl<'c> Opening<'c> {
             }
         }
         self.finish(segments, next_offset)
+    }
+
+    /// Finds out where the log starts, and takes out what lies wholly below that: an interrupted deletion, which may have
+    /// left some of it and not the rest. A broker's it deletes itself, or retention does.
+    fn without_deleted(&mut self, mut found: Vec<(Offset, u64)>) -> Result<Vec<(Offset, u64)>> {
+        if !self.hints.contiguous {
+            return Ok(found);
+        }
+        let bases = || found.iter().map(|(base, _)| *base);
+        self.hints.log_start = confirmed(self.hints.log_start, self.epochs.as_deref(), bases());
+        let start = self.hints.log_start.unwrap_or(0);
+        // What lies in front of a start was synced before it was moved.
+        self.proven = self.proven.max(start);
+        self.limit = self.limit.map(|limit| limit.max(start));
+        let deleted = below(start, bases());
+        let left = found.split_off(deleted);
+        if !self.context.read_only && !found.is_empty() {
+            let storage = &self.context.storage;
+            for file in
+                found.iter().flat_map(|(base, _)| name::files_of(*base)).map(|name| self.dir.join(name))
+            {
+                match storage.remove_file(&file) {
+                    Ok(()) => self.events.push(RecoveryEvent::LeftoverRemoved { file }),
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            storage.sync_dir(&self.dir)?;
+        }
+        Ok(left)
     }
 
     fn finish(

@@ -60,6 +60,13 @@ impl Log {
         let mut at = from;
         while at < end {
             let Some(chosen) = self.segment_of(at) else { break };
+            if at < chosen.segment.base() && at < self.log_start() {
+                // It was deleted meanwhile: what lies behind it is not what was asked for.
+                match records.next_offset() {
+                    Some(_) => break,
+                    None => return Err(self.out_of_range(from, self.log_start()..committed)),
+                }
+            }
             if self.contiguous && at < chosen.segment.base() {
                 return Err(self.missing(&chosen, 0, at..chosen.segment.base().min(end)));
             }
@@ -108,6 +115,10 @@ impl Log {
         let mut at = self.log_start();
         while at < end {
             let Some(chosen) = self.segment_of(at) else { break };
+            if at < chosen.segment.base() && at < self.log_start() {
+                at = self.log_start();
+                continue;
+            }
             if self.contiguous && at < chosen.segment.base() {
                 return Err(self.missing(&chosen, 0, at..chosen.segment.base().min(end)));
             }

@@ -273,6 +273,21 @@ pub struct RecordsIter<'a> {
     current: Option<PartIter<'a>>,
 }
 
+impl<'a> RecordsIter<'a> {
+    /// The records, each with a hold of its own on its batch, in one pass: [`RecordRef::share`] looks for its record
+    /// anew. For an iterator from which nothing was taken yet.
+    pub(crate) fn shared(self) -> impl Iterator<Item = SharedRecord> + use<'a> {
+        self.parts.filter(|part| !part.header.is_control()).flat_map(|part| {
+            let mut records = RecordIter::new(part.bytes());
+            (0..part.len).map_while(move |_| {
+                let start = u32::try_from(part.section.len() - records.rest().len()).ok()?;
+                records.next()?;
+                Some(SharedRecord { part: Part { start, len: 1, ..part.clone() } })
+            })
+        })
+    }
+}
+
 impl fmt::Debug for RecordsIter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecordsIter").field("batches_left", &self.parts.len()).finish()

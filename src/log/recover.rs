@@ -59,6 +59,15 @@ pub enum RecoveryEvent {
         /// Why.
         why: String,
     },
+    /// A group had committed an offset behind the end that the log has now: it goes on at the end.
+    OffsetMovedBack {
+        /// The group.
+        group: String,
+        /// What it had committed.
+        from: i64,
+        /// The end.
+        to: i64,
+    },
     /// The partition can not be served.
     Damaged {
         /// Why.
@@ -90,6 +99,12 @@ impl fmt::Display for RecoveryEvent {
             RecoveryEvent::SwapFinished { file } => write!(f, "ended the compaction of {}", file.display()),
             RecoveryEvent::SwapUndone { file, why } => {
                 write!(f, "gave up the compaction of {} ({why})", file.display())
+            }
+            RecoveryEvent::OffsetMovedBack { group, from, to } => {
+                write!(
+                    f,
+                    "group {group:?} had committed offset {from} and goes on at {to}, where the log ends now"
+                )
             }
             RecoveryEvent::Damaged { why } => write!(f, "damaged: {why}"),
         }

@@ -50,6 +50,7 @@ impl Bench {
             wake: Wake::default(),
             names: Names::default(),
             producer_id_expiration_ms: 86_400_000,
+            upkeep: Default::default(),
         }
     }
 
@@ -920,4 +921,36 @@ fn beside_a_broker_what_becomes_of_a_transaction_is_seen_when_it_is_decided() {
             assert_eq!(records.iter().map(|record| record.offset()).collect::<Vec<_>>(), shown);
         }
     });
+}
+
+#[test]
+fn who_is_refused_while_a_deletion_waits_for_a_sync_hears_of_the_deletion() {
+    let bench = Bench::new(Arc::new(SimDisk::in_memory()), None);
+    let (log, _) = bench.open(&TopicConfig::default());
+    let lead = log.try_lead().unwrap();
+    std::thread::scope(|scope| {
+        let deletion = scope.spawn(|| log.abandon(ErrorKind::TopicDeleted { topic: "t".to_owned() }));
+        let refused = loop {
+            match log.check_writable() {
+                Ok(()) => std::thread::yield_now(),
+                Err(refused) => break refused,
+            }
+        };
+        assert!(!deletion.is_finished(), "a sync is under way");
+        assert!(matches!(refused.kind(), ErrorKind::TopicDeleted { .. }), "{refused}");
+        drop(lead);
+    });
+}
+
+#[test]
+fn a_log_that_is_given_up_is_kept_by_nobody_who_was_about_to_note_it() {
+    let bench = Bench::new(Arc::new(SimDisk::in_memory()), None);
+    let (log, _) = bench.open(&TopicConfig::default());
+    append(&log, 1);
+    log.context.unsynced.note_dirty(&log);
+    assert!(Arc::strong_count(&log) > 1);
+    log.abandon(ErrorKind::Closed);
+    log.noted_dirty.store(false, Ordering::SeqCst);
+    log.context.unsynced.note_dirty(&log);
+    assert_eq!(Arc::strong_count(&log), 1);
 }

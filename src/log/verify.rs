@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::Committed;
 use super::compact::{self, Cleaned};
+use super::start::{below, confirmed};
 use super::transactions::{Transactions, check_snapshots};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, unpack};
@@ -180,9 +181,19 @@ pub(crate) fn verify(
         epochs => Some(epochs?).filter(|epochs| !epochs.is_empty()),
     };
     let proven = claims.recovery_point.unwrap_or(0).max(slot.map_or(0, |slot| slot.end_offset));
+    let logs = match claims.contiguous {
+        true => {
+            let start = confirmed(claims.log_start, epochs.as_deref(), logs.iter().map(|log| log.0));
+            claims.log_start = start;
+            let deleted = start.map_or(0, |start| below(start, logs.iter().map(|log| log.0)));
+            logs.get(deleted..).unwrap_or_default().to_vec()
+        }
+        false => logs,
+    };
     let first = logs.first().map_or(0, |log| log.0);
-    // A topic that was a `Disk` one has the word of that time; a crash may leave one from before a compaction.
-    let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= cleaned.needed_to);
+    // A topic that was a `Disk` one has the word of that time.
+    // And after a crash it may be older than the checkpoint, which is synced.
+    let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= proven.max(cleaned.needed_to));
     let mut verifying = Verifying {
         storage,
         dir,

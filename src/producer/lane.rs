@@ -183,6 +183,7 @@ impl Lane {
         if let Some(failure) = self.log()?.failure() {
             return Err(failure.clone());
         }
+        self.shared.context.upkeep.check_room()?;
         loop {
             let reserved = self.shared.reserve(reserved_bytes);
             state = self.state.lock();
@@ -243,6 +244,13 @@ impl Lane {
         }
     }
 
+    /// Lets go of the files of a topic that was just deleted. What was lost with them the next flush says.
+    pub(super) fn leave_deleted(&self, topic: &TopicInner) {
+        if std::ptr::eq(Arc::as_ptr(&self.topic), topic) {
+            self.state.lock().leave_deleted();
+        }
+    }
+
     /// Appends what is due, unless somebody is at it.
     pub(super) fn drain_due(&self, now: Duration) {
         let mut state = self.state.lock();
@@ -284,6 +292,7 @@ impl Lane {
                     state.failure.note(lost, None);
                 }
                 state.appended.note(log, end);
+                state.leave_deleted();
             }
             for (error, cell) in failed {
                 state.failure.note(error, Some(cell));
@@ -525,6 +534,12 @@ impl State {
             open.due = Duration::ZERO;
             self.full_bytes += open.builder.bytes();
             self.full.push_back(open);
+        }
+    }
+
+    fn leave_deleted(&mut self) {
+        if let Err(lost) = self.appended.leave_deleted() {
+            self.failure.note(lost, None);
         }
     }
 

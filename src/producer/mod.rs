@@ -175,9 +175,9 @@ impl Producer {
     ///
     /// # Errors
     /// The record is still the caller's: [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`],
-    /// [`ErrorKind::RecordTooLarge`], [`ErrorKind::BufferFull`], [`ErrorKind::Poisoned`], [`ErrorKind::Closed`],
-    /// [`ErrorKind::ProducerFenced`]. Of a producer with a name also the error of the first record of that partition
-    /// that was not stored: nothing is stored behind it.
+    /// [`ErrorKind::RecordTooLarge`], [`ErrorKind::BufferFull`], [`ErrorKind::StoreFull`], [`ErrorKind::Poisoned`],
+    /// [`ErrorKind::Closed`], [`ErrorKind::ProducerFenced`]. Of a producer with a name also the error of the first record
+    /// of that partition that was not stored: nothing is stored behind it.
     pub fn send(&self, record: Record<'_>) -> Result<Delivery> {
         match record.to {
             To::Handle(topic) => self.0.send(&topic.inner, record),
@@ -480,10 +480,18 @@ impl Shared {
         first
     }
 
+    fn all_lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Lets go of the files of a topic that was just deleted: nobody may send to it any more, and so nobody close it.
+    pub(crate) fn leave_deleted(&self, topic: &TopicInner) {
+        self.all_lanes().iter().for_each(|lane| lane.leave_deleted(topic));
+    }
+
     /// Appends everything that was sent.
     fn drain_everything(&self) {
-        let lanes: Vec<_> = self.lanes.lock().iter().filter_map(Weak::upgrade).collect();
-        for lane in lanes {
+        for lane in self.all_lanes() {
             lane.drain_for_good();
         }
         self.lingering.lock().clear();

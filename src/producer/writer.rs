@@ -167,7 +167,7 @@ impl Writer {
             let log = self.partition.log()?;
             self.appended.leave_all_but(&log)?;
             self.follow(&log)?;
-            let count = match log.append(&mut self.sealed, None) {
+            let count = match log.append_making_room(&mut self.sealed, None) {
                 Err(error) if matches!(error.kind(), ErrorKind::RecordTooLarge { .. }) => {
                     // It will never be taken: kept, it would keep all behind it.
                     let given_up = self.sealed.remove(0);

@@ -18,6 +18,7 @@ pub(crate) mod control;
 mod iter;
 mod layout;
 mod legacy;
+mod moved;
 #[allow(clippy::module_inception)]
 mod record;
 mod sealed;
@@ -36,6 +37,7 @@ pub use control::ControlType;
 pub(crate) use control::EndMarker;
 pub(crate) use iter::RecordIter;
 pub(crate) use legacy::{unpack, wrapper_offset};
+pub(crate) use moved::move_to_another_cluster;
 pub(crate) use record::RawRecord;
 pub use record::{HeaderIter, Headers};
 pub(crate) use sealed::Sealed;

@@ -220,6 +220,24 @@ impl Segment {
         }
     }
 
+    /// As [`Segment::max_timestamp`], for whoever asks again and again: what a closed segment answers is remembered, and
+    /// its index is not kept in memory for it.
+    pub(crate) fn youngest(&self) -> Result<i64, Fault> {
+        if let Some(youngest) = self.youngest.get() {
+            return Ok(*youngest);
+        }
+        let is_loaded = !matches!(&*self.index.read(), Index::NotLoaded);
+        let youngest = self.max_timestamp()?;
+        if self.is_sealed() && !self.damaged.load(Ordering::Acquire) {
+            // Another thread found the same.
+            let _ = self.youngest.set(youngest);
+        }
+        if !is_loaded {
+            self.forget_index();
+        }
+        Ok(youngest)
+    }
+
     /// An offset at or before which no record is as young as `timestamp`, to start a search by time from.
     pub(crate) fn offset_before(&self, timestamp: i64) -> Result<Offset, Fault> {
         if self.damaged.load(Ordering::Acquire) {

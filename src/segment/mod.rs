@@ -111,6 +111,8 @@ pub(crate) struct Segment {
     sealed: AtomicBool,
     /// The index was made stepping over damage: it does not know the times of what lies there.
     damaged: AtomicBool,
+    /// Its youngest timestamp, once it was asked for and can not change any more.
+    youngest: OnceLock<i64>,
     /// Bytes known to be on the device.
     synced: AtomicU64,
     /// Whether the directory entry is on the device.
@@ -175,6 +177,7 @@ impl Segment {
             visible: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
+            youngest: OnceLock::new(),
             synced: AtomicU64::new(0),
             entry_synced: AtomicBool::new(true),
             pins: Arc::clone(pins),
@@ -314,13 +317,24 @@ impl Segment {
         self.written.store(at, Ordering::Release);
     }
 
-    /// Makes what was written before the call durable: first the directory entry, then the contents.
-    pub(crate) fn sync(&self) -> Result<()> {
-        let written = self.written();
+    /// Makes the directory entry durable.
+    pub(crate) fn sync_name(&self) -> Result<()> {
         if !self.entry_synced.load(Ordering::Acquire) {
             self.storage.sync_dir(&self.dir)?;
             self.entry_synced.store(true, Ordering::Release);
         }
+        Ok(())
+    }
+
+    /// When the file was last written, in milliseconds since 1970.
+    pub(crate) fn modified_ms(&self) -> Result<i64> {
+        self.file(Open::Read)?.modified_ms()
+    }
+
+    /// Makes what was written before the call durable: first the directory entry, then the contents.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let written = self.written();
+        self.sync_name()?;
         // Without it records that do not count would.
         self.flush_aborted(true)?;
         if self.synced.load(Ordering::Acquire) < written {

@@ -36,7 +36,7 @@ impl SegmentFile {
         }
         let base: Offset = digits.parse().ok()?;
         match name.get(digits.len()..)? {
-            ".log" => Some(SegmentFile::Log(base)),
+            LOG_SUFFIX => Some(SegmentFile::Log(base)),
             ".index" => Some(SegmentFile::OffsetIndex(base)),
             ".timeindex" => Some(SegmentFile::TimeIndex(base)),
             ".txnindex" => Some(SegmentFile::TransactionIndex(base)),
@@ -74,7 +74,7 @@ pub(crate) fn split_suffix(name: &str) -> Option<(Offset, &str, &str)> {
 }
 
 pub(crate) fn log(base: Offset) -> String {
-    format!("{base:020}.log")
+    format!("{base:020}{LOG_SUFFIX}")
 }
 
 pub(crate) fn offset_index(base: Offset) -> String {
@@ -91,11 +91,13 @@ pub(crate) fn digest(base: Offset) -> String {
 }
 
 /// All that goes when a segment goes. Any of them but the first may be missing.
-#[cfg_attr(not(test), expect(dead_code, reason = "asked by retention"))]
 pub(crate) fn files_of(base: Offset) -> [String; 6] {
     let of = |suffix| format!("{base:020}.{suffix}");
     [log(base), offset_index(base), time_index(base), of("txnindex"), of("snapshot"), digest(base)]
 }
+
+/// How the name of a file with records ends.
+pub(crate) const LOG_SUFFIX: &str = ".log";
 
 /// How the name of a file ends that is about to be unlinked (Kafka's `.deleted`).
 pub(crate) const DELETED_SUFFIX: &str = ".deleted";

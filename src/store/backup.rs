@@ -8,6 +8,8 @@
 //! - A first checkpoint is no store before all of it is there: the marker says so.
 //! - A repeated one is a store at every moment: each partition ends where the checkpoint before ended, or later. What
 //!   the catalog does not list yet, or any more, is not seen.
+//! - A partition that can not be served keeps no other from being copied: it stays as the older copy has it, and the
+//!   error names it.
 //! - When it returns, all is durable.
 //! - Nothing is written into a directory that is not empty and no checkpoint of this store.
 
@@ -15,9 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use super::marker::{self, Marker, remove_dir};
-use super::open::{CLEAN_MARK, CLEAN_SHUTDOWN, LOCK, parse_dir};
-use super::place::{Placed, Placing};
+use super::marker::{self, Marker};
+use super::open::{CLEAN_MARK, CLEAN_SHUTDOWN, LOCK, parse_dir, remove_partition_dir};
+use super::place::Placing;
 use super::{Shared, Store, meta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::callback;
@@ -89,10 +91,14 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::NotACheckpoint`]: the directory holds something else, or lies in the store itself; nothing was
-    /// changed there. [`ErrorKind::Locked`]: it is open as a store, or another call is at it. [`ErrorKind::Damaged`] or
-    /// [`ErrorKind::Poisoned`]: a partition can not be served, and a copy without it would be none; recover it first.
+    /// [`ErrorKind::NotACheckpoint`]: the directory holds something else, or a copy that was damaged, or lies in the
+    /// store itself; nothing was changed there. [`ErrorKind::Locked`]: it is open as a store, or another call is at it.
     /// [`ErrorKind::ReadOnly`] of a store that was opened so; [`ErrorKind::Full`].
+    ///
+    /// [`ErrorKind::Damaged`] or [`ErrorKind::Poisoned`]: a partition can not be served, the first one is named.
+    /// **Everything else is in the copy**, which is a store: that partition is there as in the older copy, or, if there
+    /// was none, as one whose directory is missing. Recover it and call again.
+    ///
     /// [`ErrorKind::WouldWaitForItself`] from inside a delivery hook.
     pub fn checkpoint(&self, dir: impl AsRef<Path>) -> Result<Checkpoint> {
         self.shared().checkpoint(dir.as_ref())
@@ -105,6 +111,7 @@ struct Target<'s> {
     root: PathBuf,
     marker: Marker,
     catalog: Catalog,
+    ends: Ends,
 }
 
 /// What the source consists of.
@@ -119,6 +126,15 @@ struct Source {
 struct Ends {
     ends: Offsets,
     log_starts: Offsets,
+}
+
+/// What became of one topic.
+#[derive(Default)]
+struct PlacedTopic {
+    tails: BTreeMap<String, marker::Tail>,
+    stale: Vec<PathBuf>,
+    /// Why the first of the partitions that were left as they were can not be served.
+    left_out: Option<Error>,
 }
 
 impl Shared {
@@ -176,6 +192,7 @@ impl Shared {
         let mut ends = Ends::default();
         let mut tails = BTreeMap::new();
         let mut stale = Vec::new();
+        let mut left_out = None;
         for topic in &source.topics {
             // As many as the catalog says: more may have been added since.
             let partitions = match source.catalog.get(&topic.name) {
@@ -187,11 +204,10 @@ impl Shared {
             // A topic leaves this list before its directories go, or become those of another one.
             let there = self.topics.get(topic.name.as_str()).is_ok_and(|now| Arc::ptr_eq(&now, topic));
             match placed {
-                Ok(partitions) if there => {
-                    for (dir, placed) in partitions {
-                        tails.insert(dir, placed.tail);
-                        stale.extend(placed.stale);
-                    }
+                Ok(placed) if there => {
+                    tails.extend(placed.tails);
+                    stale.extend(placed.stale);
+                    left_out = left_out.or(placed.left_out);
                 }
                 Err(error) if there => return Err(error),
                 _ => {
@@ -207,7 +223,7 @@ impl Shared {
         }
         target.finish(&source, &ends, tails, clean)?;
         target.remove(&stale)?;
-        Ok(placing.done)
+        left_out.map_or(Ok(placing.done), Err)
     }
 
     fn place_topic(
@@ -217,26 +233,39 @@ impl Shared {
         target: &Target<'_>,
         placing: &mut Placing<'_>,
         ends: &mut Ends,
-    ) -> Result<Vec<(String, Placed)>> {
-        let mut all = Vec::new();
+    ) -> Result<PlacedTopic> {
+        let mut all = PlacedTopic::default();
         for partition in 0..i32::try_from(partitions).unwrap_or(0) {
             self.check_open()?;
-            let log = match topic.log(partition) {
-                // A broker's topic, of which this directory holds other partitions only.
-                Err(error) if matches!(error.kind(), ErrorKind::UnknownPartition { .. }) => continue,
-                log => log?,
-            };
-            // The names in its directory lead to the segments of this moment until they are placed.
-            let _names = log.keep_names();
-            let moment = log.moment()?;
             let dir = format!("{}-{partition}", topic.name);
+            let key = (topic.name.to_string(), partition);
             let known = target.marker.tails.get(&dir).copied();
+            let log = topic.log(partition);
+            // The names in its directory lead to the segments of this moment until they are placed.
+            let _names = log.as_ref().ok().map(|log| log.keep_names());
+            let moment = match log.as_ref().map_err(Clone::clone).and_then(|log| log.moment()) {
+                Ok(moment) => moment,
+                Err(error) => match error.kind() {
+                    // A broker's topic, of which this directory holds other partitions only.
+                    ErrorKind::UnknownPartition { .. } => continue,
+                    // The others are no less worth a copy.
+                    ErrorKind::Damaged { .. } | ErrorKind::Poisoned { .. } => {
+                        all.tails.extend(known.map(|tail| (dir, tail)));
+                        ends.keep(&target.ends, &key);
+                        all.left_out.get_or_insert(error);
+                        continue;
+                    }
+                    _ => return Err(error),
+                },
+            };
             let placed =
                 placing.place(&self.context.root.join(&dir), &target.root.join(&dir), &moment, known)?;
-            let key = (topic.name.to_string(), partition);
             ends.ends.insert(key.clone(), moment.end);
-            ends.log_starts.extend(moment.log_start.map(|start| (key, start)));
-            all.push((dir, placed));
+            if placed.start > 0 {
+                ends.log_starts.insert(key, placed.start);
+            }
+            all.tails.insert(dir, placed.tail);
+            all.stale.extend(placed.stale);
         }
         Ok(all)
     }
@@ -251,6 +280,19 @@ impl Shared {
 }
 
 impl Ends {
+    /// What the files of a copy say; those that can not be read say nothing.
+    fn read(storage: &dyn Storage, root: &Path) -> Ends {
+        let read = |name| read_offsets(storage, &root.join(name)).unwrap_or_default();
+        Ends { ends: read(RECOVERY_POINTS), log_starts: read(LOG_STARTS) }
+    }
+
+    /// Takes over what an older copy says of a partition.
+    fn keep(&mut self, older: &Ends, key: &(String, i32)) {
+        let of = |offsets: &Offsets| offsets.get(key).map(|offset| (key.clone(), *offset));
+        self.ends.extend(of(&older.ends));
+        self.log_starts.extend(of(&older.log_starts));
+    }
+
     fn forget(&mut self, name: &TopicName) {
         for offsets in [&mut self.ends, &mut self.log_starts] {
             offsets.retain(|(topic, _), _| topic != name.as_str());
@@ -262,8 +304,12 @@ impl<'s> Target<'s> {
     /// Looks at the directory, which is there, and refuses what is no checkpoint of this source.
     fn open(storage: &'s dyn Storage, root: &Path, source: &Source) -> Result<Target<'s>> {
         let refuse = |why| Err(not_a_checkpoint(root, why));
+        let readable = |error: Error| match error.is_corrupt() {
+            true => not_a_checkpoint(root, error.to_string()),
+            false => error,
+        };
         let root = root.to_owned();
-        let Some(marker) = Marker::read(storage, &root)? else {
+        let Some(marker) = Marker::read(storage, &root).map_err(readable)? else {
             let others = storage.list(&root)?;
             let strange = others.iter().find(|entry| !is_neutral(&entry.name));
             if let Some(strange) = strange {
@@ -273,15 +319,17 @@ impl<'s> Target<'s> {
                 );
                 return refuse(why);
             }
-            return Ok(Target { storage, catalog: Catalog::empty(&root), marker: Marker::default(), root });
+            let (catalog, marker, ends) = (Catalog::empty(&root), Marker::default(), Ends::default());
+            return Ok(Target { storage, catalog, marker, ends, root });
         };
         match read_small(storage, &root.join(meta::FILE_NAME))? {
             Some(meta) if meta == source.meta => {}
             None if !marker.complete => {}
             _ => return refuse("it is a checkpoint of another store".to_owned()),
         }
-        let catalog = Catalog::read(storage, &root)?;
-        Ok(Target { storage, root, marker, catalog })
+        let catalog = Catalog::read(storage, &root).map_err(readable)?;
+        let ends = Ends::read(storage, &root);
+        Ok(Target { storage, root, marker, catalog, ends })
     }
 
     /// Makes the directory ready to receive: what must not be seen while it is filled is not seen from here on.
@@ -340,6 +388,8 @@ impl<'s> Target<'s> {
         tails: BTreeMap<String, marker::Tail>,
         clean: bool,
     ) -> Result<()> {
+        // Of topics that were deleted meanwhile.
+        self.forget_gone(source)?;
         let (storage, root) = (self.storage, self.root.as_path());
         let files =
             [(LOG_STARTS, &ends.log_starts), (RECOVERY_POINTS, &ends.ends), (HIGH_WATERMARKS, &ends.ends)];
@@ -376,7 +426,7 @@ impl<'s> Target<'s> {
         dirs.into_iter().try_for_each(|dir| self.storage.sync_dir(dir))?;
         for entry in self.storage.list(&self.root)? {
             if parse_dir(&entry).is_some() && !self.marker.tails.contains_key(&entry.name) {
-                remove_dir(self.storage, &self.root.join(&entry.name))?;
+                remove_partition_dir(self.storage, &self.root.join(&entry.name)).1?;
             }
             if entry.name.ends_with(".tmp") {
                 self.storage.remove_file(&self.root.join(&entry.name))?;
@@ -420,4 +470,45 @@ fn resolved(storage: &dyn Storage, store: &Path, dir: PathBuf) -> Result<PathBuf
         return Err(not_a_checkpoint(&dir, "it lies in the store itself".to_owned()));
     }
     Ok(found.join(missing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TopicConfig;
+    use crate::storage::SimDisk;
+    use crate::topic::catalog::TopicId;
+
+    #[test]
+    fn a_crash_never_leaves_a_partition_that_the_marker_vouches_for_and_the_catalog_has_not() {
+        let (sim, root) = (SimDisk::new(1), Path::new("/copy"));
+        sim.create_dir(root).unwrap();
+        sim.sync_dir(Path::new("/")).unwrap();
+        let name = TopicName::new("t").unwrap();
+        let (id, config) = (TopicId::random().unwrap(), TopicConfig::default());
+        let mut catalog = Catalog::empty(root);
+        catalog.topics.insert(name.clone(), CatalogEntry { id, state: TopicState::Ready, config });
+        catalog.write(&sim).unwrap();
+        let tails = BTreeMap::from([("t-0".to_owned(), (0, 0))]);
+        let marker = Marker { complete: true, tails };
+        marker.write(&sim, root).unwrap();
+        let ends = Ends::default();
+        let mut target = Target { storage: &sim, root: root.to_owned(), marker, catalog, ends };
+        // Deleted since it was placed.
+        let source = Source { topics: Vec::new(), catalog: BTreeMap::new(), meta: Vec::new() };
+        sim.record_states(true);
+        target.finish(&source, &Ends::default(), BTreeMap::new(), false).unwrap();
+        let (mut there, mut gone) = (0, 0);
+        for state in sim.crash_points().iter().flat_map(|point| point.states(100, 1)) {
+            let vouched = Marker::read(&state, root).unwrap().unwrap().tails.contains_key("t-0");
+            match Catalog::read(&state, root).unwrap().topics.contains_key(&name) {
+                true => there += 1,
+                false => {
+                    assert!(!vouched, "it would be taken for a broker's");
+                    gone += 1;
+                }
+            }
+        }
+        assert!(there > 0 && gone > 0);
+    }
 }

@@ -12,7 +12,7 @@ use super::{Shared, Store, StoreOptions};
 use crate::error::{ErrorKind, Result};
 use crate::log::Log;
 use crate::log::compact::{CompactOptions, CompactionReport};
-use crate::sync::{Arc, Mutex, Ordering};
+use crate::sync::{Arc, Mutex};
 
 /// Kafka's `log.cleaner.dedupe.buffer.size`.
 const DEDUPE_BUFFER_BYTES: usize = 128 * 1024 * 1024;
@@ -22,27 +22,30 @@ const DEDUPE_BUFFER_BYTES: usize = 128 * 1024 * 1024;
 const BACKOFF: Duration = Duration::from_secs(15);
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 
-/// The settings of the cleaner, and its failures.
+/// How long it is not looked again when there was nothing to compact: Kafka's `log.cleaner.backoff.ms`.
+const PAUSE: Duration = Duration::from_secs(15);
+
+/// The settings of the compaction, when it is next looked for work, and what failed.
 #[derive(Debug)]
-pub(super) struct Cleaner {
+pub(super) struct Compactor {
     dedupe_buffer_bytes: usize,
     bytes_per_second: Option<u64>,
+    /// On the monotonic clock.
+    due: Mutex<Duration>,
     /// By topic and partition: when it is tried again, on the monotonic clock, and the pause that was.
     failed: Mutex<HashMap<(String, i32), (Duration, Duration)>>,
-    /// When it is looked for work, on the monotonic clock.
-    due_at: Mutex<Duration>,
 }
 
 /// How a store compacts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CleanerOptions {
+pub(super) struct CompactorOptions {
     pub(super) dedupe_buffer_bytes: usize,
     pub(super) bytes_per_second: Option<u64>,
 }
 
-impl Default for CleanerOptions {
+impl Default for CompactorOptions {
     fn default() -> Self {
-        CleanerOptions { dedupe_buffer_bytes: DEDUPE_BUFFER_BYTES, bytes_per_second: None }
+        CompactorOptions { dedupe_buffer_bytes: DEDUPE_BUFFER_BYTES, bytes_per_second: None }
     }
 }
 
@@ -54,20 +57,25 @@ impl StoreOptions {
     /// keys than fit is compacted in several passes.
     #[must_use]
     pub fn cleaner_dedupe_buffer_bytes(mut self, bytes: usize) -> Self {
-        self.cleaner.dedupe_buffer_bytes = bytes;
+        self.compactor.dedupe_buffer_bytes = bytes;
         self
     }
 
     /// `log.cleaner.io.max.bytes.per.second`: how much a compaction reads and writes in a second. Default: no limit.
     #[must_use]
     pub fn cleaner_bytes_per_second(mut self, bytes: u64) -> Self {
-        self.cleaner.bytes_per_second = Some(bytes);
+        self.compactor.bytes_per_second = Some(bytes);
         self
     }
 
-    pub(super) fn cleaner(&self) -> Cleaner {
-        let CleanerOptions { dedupe_buffer_bytes, bytes_per_second } = self.cleaner;
-        Cleaner { dedupe_buffer_bytes, bytes_per_second, failed: Mutex::default(), due_at: Mutex::default() }
+    pub(super) fn compactor(&self, now: Duration) -> Compactor {
+        let CompactorOptions { dedupe_buffer_bytes, bytes_per_second } = self.compactor;
+        Compactor {
+            dedupe_buffer_bytes,
+            bytes_per_second,
+            due: Mutex::new(now + PAUSE),
+            failed: Mutex::default(),
+        }
     }
 }
 
@@ -137,12 +145,34 @@ impl Store {
 }
 
 impl Shared {
-    /// Compacts the one log that needs it most, if one does. `None`: none does. `stop` ends it with nothing half done.
-    pub(super) fn compact_one(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<Option<CompactionReport>> {
+    /// When it is next looked for a log to compact, on the monotonic clock; `None`: no topic asks for it.
+    pub(super) fn compaction_due(&self) -> Option<Duration> {
+        self.topics
+            .sorted()
+            .iter()
+            .any(|topic| topic.config().cleanup.compact)
+            .then(|| *self.compactor.due.lock())
+    }
+
+    /// Compacts one log, if it is time. `stop` ends it with nothing half done.
+    pub(super) fn compaction_slice(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        let now = self.context.clock.monotonic();
+        if crate::log::callback::is_inside() || self.compaction_due().is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        let done = self.compact_one(stop);
+        if !matches!(done, Ok(Some(_))) {
+            *self.compactor.due.lock() = now + PAUSE;
+        }
+        done.map(drop)
+    }
+
+    /// Compacts the one log that needs it most, if one does. `None`: none does.
+    fn compact_one(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<Option<CompactionReport>> {
         let Some(log) = self.filthiest() else { return Ok(None) };
         let key = (log.topic().to_owned(), log.partition());
         let compacted = self.compact(&log, stop);
-        let mut failed = self.cleaner.failed.lock();
+        let mut failed = self.compactor.failed.lock();
         match &compacted {
             Ok(_) => {
                 failed.remove(&key);
@@ -159,29 +189,10 @@ impl Shared {
         compacted
     }
 
-    /// When it is looked for what is to be compacted, if any topic is.
-    pub(super) fn compaction_due_at(&self) -> Option<Duration> {
-        let any = self.topics.sorted().iter().any(|topic| topic.config().cleanup.compact);
-        any.then(|| *self.cleaner.due_at.lock())
-    }
-
-    /// Compacts all that is due, one log after another.
-    pub(super) fn compact_what_is_due(&self) -> Result<()> {
-        let compacted = loop {
-            match self.compact_one(&|| self.closed.load(Ordering::Acquire)) {
-                Ok(Some(_)) => {}
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
-        *self.cleaner.due_at.lock() = self.context.clock.monotonic() + BACKOFF;
-        compacted
-    }
-
     fn compact(&self, log: &Arc<Log>, stop: &(dyn Fn() -> bool + Sync)) -> Result<Option<CompactionReport>> {
         log.compact(&CompactOptions {
-            map_bytes: self.cleaner.dedupe_buffer_bytes,
-            bytes_per_second: self.cleaner.bytes_per_second,
+            map_bytes: self.compactor.dedupe_buffer_bytes,
+            bytes_per_second: self.compactor.bytes_per_second,
             stop,
         })
     }
@@ -199,7 +210,7 @@ impl Shared {
                 // One that can not be opened, or looked at, is none to compact; whoever uses it is told why.
                 let Ok(log) = topic.log(i32::try_from(partition).unwrap_or(i32::MAX)) else { continue };
                 let waits = {
-                    let failed = self.cleaner.failed.lock();
+                    let failed = self.compactor.failed.lock();
                     failed
                         .get(&(log.topic().to_owned(), log.partition()))
                         .is_some_and(|(until, _)| *until > now)

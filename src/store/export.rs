@@ -24,6 +24,8 @@ const RECORDS_WRITTEN: &str = "logstead_records_written_total";
 const BYTES_WRITTEN: &str = "logstead_bytes_written_total";
 const RECORDS_READ: &str = "logstead_records_read_total";
 const BYTES_READ: &str = "logstead_bytes_read_total";
+const RECORDS_DELETED: &str = "logstead_records_deleted_total";
+const BYTES_DELETED: &str = "logstead_bytes_deleted_total";
 const SYNC_SECONDS: &str = "logstead_sync_seconds";
 const RECORDS: &str = "logstead_records";
 const BYTES: &str = "logstead_bytes";
@@ -34,13 +36,16 @@ const LOG_END: &str = "logstead_log_end_offset";
 const PINNED_BYTES: &str = "logstead_pinned_bytes";
 const OPEN_FILES: &str = "logstead_open_files";
 const FAILED_PARTITIONS: &str = "logstead_failed_partitions";
+const CLOCK_AHEAD: &str = "logstead_clock_ahead_seconds";
 
 /// All names; `docs/metrics.md` says the same at more length.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 14] = [
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 17] = [
     (RECORDS_WRITTEN, Kind::Counter, Unit::Count, "records appended"),
     (BYTES_WRITTEN, Kind::Counter, Unit::Bytes, "bytes of appended batches, as stored"),
     (RECORDS_READ, Kind::Counter, Unit::Count, "records read"),
     (BYTES_READ, Kind::Counter, Unit::Bytes, "bytes of the batches that were read, as stored"),
+    (RECORDS_DELETED, Kind::Counter, Unit::Count, "offsets that the start of the log passed"),
+    (BYTES_DELETED, Kind::Counter, Unit::Bytes, "bytes of segments that were deleted"),
     (SYNC_SECONDS, Kind::Histogram, Unit::Seconds, "how long each sync took"),
     (RECORDS, Kind::Gauge, Unit::Count, "offsets from the log's start to its end"),
     (BYTES, Kind::Gauge, Unit::Bytes, "bytes of the segments"),
@@ -51,6 +56,7 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 14] = [
     (PINNED_BYTES, Kind::Gauge, Unit::Bytes, "bytes that records in the program's hands keep alive"),
     (OPEN_FILES, Kind::Gauge, Unit::Count, "descriptors of log files"),
     (FAILED_PARTITIONS, Kind::Gauge, Unit::Count, "partitions that are poisoned or damaged"),
+    (CLOCK_AHEAD, Kind::Gauge, Unit::Seconds, "how far the wall clock jumped ahead, which is not believed"),
 ];
 
 /// What the recorder knows.
@@ -99,6 +105,8 @@ impl Shared {
         set(PINNED_BYTES, &labels, now.pinned_bytes as f64);
         set(OPEN_FILES, &labels, now.open_files as f64);
         set(FAILED_PARTITIONS, &labels, failed as f64);
+        let ahead_ms = self.context.upkeep.now(self.context.clock.as_ref()).ahead_ms;
+        set(CLOCK_AHEAD, &labels, ahead_ms as f64 / 1e3);
     }
 }
 
@@ -120,6 +128,8 @@ fn tell(partition: &PartitionStats, changed: &PartitionStats, labels: &[Label]) 
     count(BYTES_WRITTEN, changed.written.bytes);
     count(RECORDS_READ, changed.read.records);
     count(BYTES_READ, changed.read.bytes);
+    count(RECORDS_DELETED, changed.deleted.records);
+    count(BYTES_DELETED, changed.deleted.bytes);
     let times = ::metrics::histogram!(SYNC_SECONDS, labels.iter());
     for (end, syncs) in changed.syncs.buckets() {
         times.record_many(end, usize::try_from(syncs).unwrap_or(usize::MAX));

@@ -1,7 +1,9 @@
-//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints.
+//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints, members of groups whose time is
+//! up.
 //!
 //! One function does a slice of it, for hosts without threads. The threads do the same: `logstead-timer` finds out
 //! what is due and never touches a file; `logstead-flush` threads do it, each partition or producer by one at a time.
+//! `logstead-clean` gives space back, by its own clock: what may take long keeps nobody from being synced.
 
 use std::collections::HashSet;
 use std::thread::{Builder, JoinHandle};
@@ -37,7 +39,7 @@ enum Job {
     Sync(Arc<Log>),
     Checkpoint,
     ExpireProducers,
-    Compact,
+    Groups,
     #[cfg(feature = "metrics")]
     Export,
 }
@@ -50,9 +52,9 @@ impl Job {
             Job::Sync(log) => Arc::as_ptr(log).addr(),
             Job::Checkpoint => 0,
             Job::ExpireProducers => 2,
-            Job::Compact => 3,
+            Job::Groups => 1,
             #[cfg(feature = "metrics")]
-            Job::Export => 1,
+            Job::Export => 3,
         }
     }
 }
@@ -78,10 +80,9 @@ impl Shared {
             let due = checkpoints.written_at + CHECKPOINT_INTERVAL;
             if due <= now { jobs.push(Job::Checkpoint) } else { sooner(due - now) }
         }
-        match self.compaction_due_at() {
-            Some(due) if due <= now => jobs.push(Job::Compact),
-            Some(due) => sooner(due - now),
-            None => {}
+        match self.groups.due(now) {
+            (true, _) => jobs.push(Job::Groups),
+            (false, left) => left.into_iter().for_each(&mut sooner),
         }
         jobs.extend(logs.into_iter().map(Job::Sync));
         // Nobody wakes for it: what is forgotten late does no harm.
@@ -112,6 +113,7 @@ impl Shared {
                 self.expire_producers();
                 Ok(())
             }
+            Job::Groups => self.groups.tick(),
             #[cfg(feature = "metrics")]
             Job::Export => {
                 self.export();
@@ -126,14 +128,31 @@ impl Shared {
             return Ok(super::Maintained { next_due: lookout.next_due() });
         }
         let (jobs, _) = self.due();
-        each(jobs.iter().map(|job| self.run(job)))?;
-        Ok(super::Maintained { next_due: self.due().1 })
+        let done = each(jobs.iter().map(|job| self.run(job)));
+        let now = self.context.clock.monotonic();
+        let done = match self.clean_due() <= now {
+            true => done.and(self.clean_slice().map(drop)),
+            false => done,
+        };
+        done.and(self.compaction_slice(&|| false))?;
+        let clean = self.cleaner_due().saturating_sub(self.context.clock.monotonic());
+        let next = self.due().1;
+        Ok(super::Maintained { next_due: Some(next.map_or(clean, |next| next.min(clean))) })
+    }
+}
+
+impl Shared {
+    /// When there is something to delete or to compact, on the monotonic clock.
+    fn cleaner_due(&self) -> Duration {
+        let clean = self.clean_due();
+        self.compaction_due().map_or(clean, |compaction| compaction.min(clean))
     }
 }
 
 /// The store's own threads.
 pub(super) struct Threads {
     timer: JoinHandle<()>,
+    cleaner: JoinHandle<()>,
     flushers: Arc<Flushers>,
     stop: Arc<AtomicBool>,
 }
@@ -153,7 +172,19 @@ impl Threads {
             let (shared, flushers, stop) = (Arc::clone(shared), Arc::clone(&flushers), Arc::clone(&stop));
             spawn("logstead-timer", move || run_timer(&shared, &flushers, &stop))?
         };
-        Ok(Threads { timer, flushers, stop })
+        let cleaner = {
+            let (shared, stop) = (Arc::clone(shared), Arc::clone(&stop));
+            spawn("logstead-clean", move || run_cleaner(&shared, &stop))
+        };
+        match cleaner {
+            Ok(cleaner) => Ok(Threads { timer, cleaner, flushers, stop }),
+            Err(error) => {
+                stop.store(true, Ordering::SeqCst);
+                shared.context.wake.wake_always();
+                let _ = timer.join();
+                Err(error)
+            }
+        }
     }
 
     /// Ends the threads; jobs that were handed out are done first.
@@ -162,6 +193,8 @@ impl Threads {
         shared.context.wake.wake_always();
         // A thread that panicked has nothing more to say.
         let _ = self.timer.join();
+        shared.context.upkeep.wake.wake_always();
+        let _ = self.cleaner.join();
         self.flushers.jobs.lock().take();
         for thread in std::mem::take(&mut *self.flushers.threads.lock()) {
             let _ = thread.join();
@@ -187,6 +220,22 @@ fn run_timer(shared: &Arc<Shared>, flushers: &Arc<Flushers>, stop: &AtomicBool) 
         if !stop.load(Ordering::SeqCst) {
             let pause = if busy { TICK } else { next.unwrap_or(IDLE).max(TICK) };
             shared.context.wake.sleep(pause);
+        }
+    }
+}
+
+fn run_cleaner(shared: &Shared, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        shared.context.upkeep.wake.fall_asleep();
+        let (due, now) = (shared.cleaner_due(), shared.context.clock.monotonic());
+        if due <= now {
+            // What it could not do is told by `explain_retention`, and tried again. Deleting first: it makes room.
+            if shared.clean_due() <= now {
+                let _ = shared.clean_slice();
+            }
+            let _ = shared.compaction_slice(&|| stop.load(Ordering::SeqCst));
+        } else if !stop.load(Ordering::SeqCst) {
+            shared.context.upkeep.wake.sleep((due - now).min(IDLE));
         }
     }
 }

@@ -21,6 +21,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::meta;
+use super::open::remove_partition_dir;
 use crate::error::{ErrorKind, Result};
 use crate::storage::{Storage, check_sum, read_small, replace, replace_summed};
 use crate::topic::catalog::{Catalog, TopicId, TopicState};
@@ -97,7 +98,7 @@ fn parse(bytes: &[u8]) -> Option<Marker> {
 /// Makes a checkpoint a store of its own, durably, before it is written to.
 pub(super) fn adopt(storage: &dyn Storage, root: &Path, leftovers: &[PathBuf]) -> Result<()> {
     for dir in leftovers {
-        remove_dir(storage, dir)?;
+        remove_partition_dir(storage, dir).1?;
     }
     let path = root.join(meta::FILE_NAME);
     let text = read_small(storage, &path)?.unwrap_or_default();
@@ -108,14 +109,6 @@ pub(super) fn adopt(storage: &dyn Storage, root: &Path, leftovers: &[PathBuf]) -
     replace(storage, &path, (lines.join("\n") + "\n").as_bytes())?;
     storage.remove_file(&root.join(FILE_NAME))?;
     storage.sync_dir(root)
-}
-
-/// Removes a partition's directory.
-pub(super) fn remove_dir(storage: &dyn Storage, dir: &Path) -> Result<()> {
-    for entry in storage.list(dir)? {
-        storage.remove_file(&dir.join(entry.name))?;
-    }
-    storage.remove_dir(dir)
 }
 
 #[cfg(test)]

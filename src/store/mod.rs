@@ -6,10 +6,15 @@
 //! - A checkpoint never says more than what is synced.
 
 mod backup;
+mod broker;
+mod clean;
 mod compaction;
+mod explain;
 #[cfg(feature = "metrics")]
 mod export;
 mod follow;
+mod groups;
+mod hand;
 mod maintenance;
 mod marker;
 mod meta;
@@ -20,6 +25,7 @@ mod producers;
 #[cfg(all(test, logstead_shuttle))]
 mod schedules;
 mod stats;
+mod take;
 mod topics;
 mod verify;
 
@@ -31,6 +37,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{ConsumerConfig, ProducerConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::Groups;
 use crate::log::checkpoint::{
     CLEANER_OFFSETS, HIGH_WATERMARKS, LOG_STARTS, Offsets, RECOVERY_POINTS, write_offsets,
 };
@@ -39,11 +46,16 @@ use crate::metrics::span;
 use crate::producer::{Producer, Shared as ProducerShared};
 use crate::storage::{LockGuard, replace};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
+use crate::time::Clock;
 use crate::topic::Topics;
 use crate::topic::catalog::Catalog;
 
 pub use backup::Checkpoint;
-use compaction::Cleaner;
+pub use broker::Transfer;
+use clean::Cleaner;
+pub use clean::RetentionRun;
+use compaction::Compactor;
+pub use explain::{PartitionRetention, RetentionReport, SegmentRetention};
 pub use maintenance::Maintained;
 use maintenance::Threads;
 pub use options::{Maintenance, StoreOptions};
@@ -60,6 +72,20 @@ pub struct RecoveryReport {
     pub partitions: Vec<PartitionReport>,
     /// Files of the store itself that could not be read and count as absent.
     pub unreadable_files: Vec<PathBuf>,
+}
+
+impl RecoveryReport {
+    fn add(&mut self, reports: impl IntoIterator<Item = PartitionReport>) {
+        for report in reports {
+            let known = |other: &&mut PartitionReport| {
+                (&other.topic, other.partition) == (&report.topic, report.partition)
+            };
+            match self.partitions.iter_mut().find(known) {
+                Some(known) => known.events.extend(report.events),
+                None => self.partitions.push(report),
+            }
+        }
+    }
 }
 
 impl fmt::Display for RecoveryReport {
@@ -81,10 +107,12 @@ impl fmt::Display for RecoveryReport {
 struct Shared {
     context: Arc<Context>,
     topics: Arc<Topics>,
+    groups: Arc<Groups>,
     catalog: Mutex<Catalog>,
     producers: Mutex<Vec<Weak<ProducerShared>>>,
     checkpoints: Mutex<Checkpoints>,
     cleaner: Cleaner,
+    compactor: Compactor,
     report: RecoveryReport,
     /// On the monotonic clock.
     opened_at: std::time::Duration,
@@ -196,18 +224,27 @@ impl Store {
             pins: Default::default(),
             names: Default::default(),
             producer_id_expiration_ms: options.producer_id_expiration_ms,
+            upkeep: Default::default(),
         });
+        context.upkeep.begin(context.clock.as_ref());
         span!("open", dir = %context.root.display(), read_only);
         let opened_at = context.clock.monotonic();
-        let opened = open::open(&context)?;
+        let mut opened = open::open(&context)?;
+        let topics = Arc::new(opened.topics);
+        let groups = Arc::new(Groups::new(&context, &topics, options.offsets_retention_ms()));
+        if !opened.report.clean {
+            opened.report.add(groups.move_back(None));
+        }
         let checkpoints = Checkpoints { files: opened.checkpoints, written_at: context.clock.monotonic() };
         let shared = Arc::new(Shared {
             context,
-            topics: Arc::new(opened.topics),
+            topics,
+            groups,
             catalog: Mutex::new(opened.catalog),
             producers: Mutex::default(),
             checkpoints: Mutex::new(checkpoints),
-            cleaner: options.cleaner(),
+            compactor: options.compactor(opened_at),
+            cleaner: Cleaner::new(options.retention_check_interval, opened_at),
             report: opened.report,
             opened_at,
             expired_at: Mutex::new(opened_at),
@@ -215,8 +252,11 @@ impl Store {
             exported: Mutex::default(),
             closed: AtomicBool::new(false),
         });
+        groups::begin(&shared);
         if read_only {
             follow::begin(&shared);
+        } else {
+            clean::begin(&shared, options.group_positions.clone(), options.max_store_bytes);
         }
         if !read_only && !shared.report.clean {
             // On a full disk the store opens all the same; they are tried again.
@@ -269,7 +309,7 @@ impl Store {
     pub fn consumer_with(&self, config: ConsumerConfig) -> Result<Consumer> {
         config.validate()?;
         self.shared().check_open()?;
-        Ok(Consumer::new(config, &self.shared().topics, self.keep()))
+        Consumer::new(config, &self.shared().topics, &self.shared().groups, None, self.keep())
     }
 
     /// Takes a partition back into service after a failed sync ([`ErrorKind::Poisoned`]) or after its files were
@@ -278,11 +318,22 @@ impl Store {
     /// Records that were not committed may be gone; the answer tells what was found.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] if it still can not be served.
+    /// [`ErrorKind::Damaged`] if it still can not be served; [`ErrorKind::Full`] if there is no room to keep what must
+    /// be cut. [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`], [`ErrorKind::ReadOnly`],
+    /// [`ErrorKind::Closed`].
     pub fn recover(&self, topic: &str, partition: i32) -> Result<Option<PartitionReport>> {
         span!("recover", topic, partition);
         self.shared().check_writable()?;
-        self.shared().topics.get(topic)?.recover(partition)
+        let (handle, quota) = (self.shared().topics.get(topic)?, &self.shared().context.upkeep.quota);
+        let bytes = || handle.opened_log(partition).map_or(0, |log| log.size_bytes());
+        let before = bytes();
+        let recovered = handle.recover(partition);
+        quota.gave_back(before);
+        quota.took(bytes());
+        // Groups may have read more than is there now.
+        let mut report = RecoveryReport::default();
+        report.add(recovered?.into_iter().chain(self.shared().groups.move_back(Some((topic, partition)))));
+        Ok(report.partitions.pop())
     }
 
     /// The figures of now, per topic and partition: what there is, what went on since the store was opened, how long
@@ -316,6 +367,11 @@ impl Store {
 
     fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
+    }
+
+    /// Where it takes its time from.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.shared().context.clock)
     }
 
     fn keep(&self) -> Arc<dyn Any + Send + Sync> {

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use super::marker::{self, Marker};
 use super::{RecoveryReport, meta};
 use crate::config::TopicConfig;
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result, each};
 use crate::log::checkpoint::{
     CLEANER_OFFSETS, LEADER_EPOCHS, LOG_STARTS, Offsets, RECOVERY_POINTS, epochs_text, read_offsets,
     write_offsets,
 };
 use crate::log::{Context, OpenHints, PartitionReport, RecoveryEvent, names};
+use crate::segment::name::{DELETED_SUFFIX, LOG_SUFFIX};
 use crate::storage::{Entry, EntryKind, LockGuard, Open, Storage, write_new};
 use crate::sync::{Arc, Mutex, in_parallel};
 use crate::topic::catalog::{self, Catalog, CatalogEntry, TopicId, TopicState};
@@ -35,7 +36,7 @@ pub(super) struct Opened {
     pub(super) catalog: Catalog,
     pub(super) topics: Topics,
     pub(super) checkpoints: Checkpoints,
-    /// The store had been closed in order.
+    /// The store had been closed in order, and nobody else can have opened it since.
     clean: bool,
     pub(super) report: RecoveryReport,
 }
@@ -88,7 +89,7 @@ pub(super) fn open(context: &Arc<Context>) -> Result<Opened> {
         catalog,
         topics: Topics::default(),
         checkpoints: Checkpoints { recovery_points, log_starts, cleaned },
-        clean,
+        clean: clean && !context.read_only,
         report,
     };
     let mut found = partition_dirs(&entries);
@@ -264,10 +265,12 @@ impl Checkpoints {
             (CLEANER_OFFSETS, &mut self.cleaned),
         ];
         for (file, offsets) in files {
-            let before = offsets.len();
-            offsets.retain(|(topic, _), _| topic != name.as_str());
-            if offsets.len() != before {
-                write_offsets(context.storage.as_ref(), &context.root.join(file), offsets)?;
+            let mut kept = offsets.clone();
+            kept.retain(|(topic, _), _| topic != name.as_str());
+            if kept.len() != offsets.len() {
+                // First the file: what could not be taken out of it must be found here by the next call.
+                write_offsets(context.storage.as_ref(), &context.root.join(file), &kept)?;
+                *offsets = kept;
             }
         }
         Ok(())
@@ -302,22 +305,35 @@ impl Opened {
 }
 
 fn add_topics(context: &Arc<Context>, opened: &mut Opened, mut found: Found) -> Result<()> {
-    let entries: Vec<(TopicName, CatalogEntry)> =
-        opened.catalog.topics.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
-    let mut changed = false;
-    for (name, entry) in entries {
+    let before = opened.catalog.topics.clone();
+    let mut made = Vec::new();
+    for (name, entry) in before.clone() {
         let dirs = found.remove(&name).unwrap_or_default();
         match entry.state {
-            TopicState::Deleting => changed |= finish_deletion(context, opened, &name),
-            TopicState::Creating => changed |= finish_creation(context, opened, name, entry),
+            TopicState::Deleting => finish_deletion(context, opened, &name),
+            TopicState::Creating => made.extend(finish_creation(context, opened, name, entry)),
             TopicState::Ready => add_ready(context, opened, name, entry, &dirs),
             TopicState::Foreign => add_foreign(context, opened, name, entry.config, &dirs),
         }
     }
     for (name, dirs) in found {
-        add_foreign(context, opened, name, TopicConfig::default(), &dirs);
+        add_foreign(context, opened, name, foreign_config(), &dirs);
     }
-    if changed { opened.catalog.write(context.storage.as_ref()) } else { Ok(()) }
+    if opened.catalog.topics != before {
+        match opened.catalog.write(context.storage.as_ref()) {
+            // No reason not to open: what this one could not note the next one does again.
+            Err(error) if matches!(error.kind(), ErrorKind::Full { .. }) => {
+                opened.catalog.topics = before;
+                made.clear();
+            }
+            written => written?,
+        }
+    }
+    for (name, entry) in made {
+        let hints = (0..entry.config.partitions).map(|p| Some(opened.hints(&name, p, true))).collect();
+        opened.insert(context, name, Some(entry.id), entry.config, hints);
+    }
+    Ok(())
 }
 
 fn add_ready(
@@ -344,6 +360,11 @@ fn add_ready(
     }
 }
 
+/// Of a topic that a broker made, and whose settings it keeps elsewhere: nothing of it is deleted for its age.
+fn foreign_config() -> TopicConfig {
+    TopicConfig::default().retention_ms(None)
+}
+
 /// A topic that a broker made: of its partitions it may keep some elsewhere.
 fn add_foreign(context: &Arc<Context>, opened: &Opened, name: TopicName, config: TopicConfig, dirs: &[u32]) {
     let Some(last) = dirs.iter().max() else { return };
@@ -355,37 +376,38 @@ fn add_foreign(context: &Arc<Context>, opened: &Opened, name: TopicName, config:
     opened.insert(context, name, None, config, hints);
 }
 
-/// Goes on with a creation that was interrupted, or failed. Whether the catalog must be written.
+/// Goes on with a creation that was interrupted, or failed. The topic, which is there when the catalog was written.
 fn finish_creation(
-    context: &Arc<Context>,
+    context: &Context,
     opened: &mut Opened,
     name: TopicName,
     entry: CatalogEntry,
-) -> bool {
-    let partitions = 0..entry.config.partitions;
+) -> Option<(TopicName, CatalogEntry)> {
     // A full disk now is no reason not to open.
     if context.read_only
         || opened.checkpoints.forget(context, &name).is_err()
-        || make_partitions(context, &name, &entry.id, partitions.clone()).is_err()
+        || make_partitions(context, &name, &entry.id, 0..entry.config.partitions).is_err()
     {
-        return false;
+        return None;
     }
-    if let Some(entry) = opened.catalog.topics.get_mut(&name) {
-        entry.state = TopicState::Ready;
-    }
-    let hints = partitions.map(|p| Some(opened.hints(&name, p, true))).collect();
-    opened.insert(context, name, Some(entry.id), entry.config, hints);
-    true
+    let entry = CatalogEntry { state: TopicState::Ready, ..entry };
+    opened.catalog.topics.insert(name.clone(), entry.clone());
+    Some((name, entry))
 }
 
-/// Goes on with a deletion that was interrupted. Whether the catalog must be written.
-fn finish_deletion(context: &Arc<Context>, opened: &mut Opened, name: &TopicName) -> bool {
+/// Goes on with a deletion that was interrupted. The catalog is to be written then.
+fn finish_deletion(context: &Context, opened: &mut Opened, name: &TopicName) {
     if context.read_only {
-        return false;
+        return;
     }
-    let Ok(left) = put_partitions_away(context, name) else { return false };
-    left.iter().for_each(|dir| remove_partition_dir(context, dir));
-    opened.checkpoints.forget(context, name).is_ok() && opened.catalog.topics.remove(name).is_some()
+    let Ok(left) = put_partitions_away(context, name) else { return };
+    for dir in left {
+        // What can not be removed now is tried again by the next open.
+        let _ = remove_partition_dir(context.storage.as_ref(), &dir);
+    }
+    if opened.checkpoints.forget(context, name).is_ok() {
+        opened.catalog.topics.remove(name);
+    }
 }
 
 /// After a stop that was not clean: every partition is looked at before anything is served.
@@ -515,6 +537,11 @@ pub(super) fn put_partitions_away(context: &Context, name: &TopicName) -> Result
     Ok(away)
 }
 
+/// Whether a file holds records of a log, or did until a moment ago.
+pub(super) fn holds_log(name: &str) -> bool {
+    name.strip_suffix(DELETED_SUFFIX).unwrap_or(name).ends_with(LOG_SUFFIX)
+}
+
 /// How a directory's name ends whose topic was deleted.
 const DELETED: &str = "-delete";
 
@@ -525,15 +552,22 @@ fn remove_deleted(context: &Context, entries: &[Entry]) {
         hex.is_some_and(|(_, hex)| hex.len() == 32 && hex.bytes().all(|c| c.is_ascii_hexdigit()))
     };
     for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Directory && deleted(&entry.name)) {
-        remove_partition_dir(context, &context.root.join(&entry.name));
+        // What can not be removed now is tried again by the next open.
+        let _ = remove_partition_dir(context.storage.as_ref(), &context.root.join(&entry.name));
     }
 }
 
-/// Removes a directory that was put away. What can not be removed now is tried again by the next open.
-pub(super) fn remove_partition_dir(context: &Context, dir: &Path) {
-    let storage = context.storage.as_ref();
-    for entry in storage.list(dir).unwrap_or_default() {
-        let _ = storage.remove_file(&dir.join(entry.name));
-    }
-    let _ = storage.remove_dir(dir);
+/// Removes a partition's directory: as much of it as can be, if not all. First how many bytes of `.log` files went.
+pub(super) fn remove_partition_dir(storage: &dyn Storage, dir: &Path) -> (u64, Result<()>) {
+    let entries = match storage.list(dir) {
+        Ok(entries) => entries,
+        Err(error) => return (0, Err(error)),
+    };
+    let mut given_back = 0;
+    let removed = each(entries.iter().map(|entry| {
+        storage.remove_file(&dir.join(&entry.name))?;
+        given_back += if holds_log(&entry.name) { entry.len } else { 0 };
+        Ok(())
+    }));
+    (given_back, removed.and_then(|()| storage.remove_dir(dir)))
 }

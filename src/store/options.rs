@@ -1,21 +1,24 @@
 //! How a store is opened.
 
+use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::Store;
-use super::compaction::CleanerOptions;
+use super::compaction::CompactorOptions;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::log::GroupPositions;
 use crate::storage::{Disk, SimDisk, Storage};
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};
 use crate::types::ReadOnly;
 
-/// Who does the work that nobody waits for: batches that linger, `flush.ms`, checkpoints.
+/// Who does the work that nobody waits for: batches that linger, `flush.ms`, checkpoints, retention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Maintenance {
-    /// Threads of the store: `logstead-timer`, and up to `flush_threads` named `logstead-flush`.
+    /// Threads of the store: `logstead-timer`, `logstead-clean`, and up to `flush_threads` named `logstead-flush`.
     #[default]
     Threads,
     /// The host, which calls [`Store::maintain`].
@@ -23,14 +26,18 @@ pub enum Maintenance {
 }
 
 /// Settings of a store: see [`Store::options`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StoreOptions {
     pub(super) maintenance: Maintenance,
     pub(super) flush_threads: usize,
     max_open_files: Option<usize>,
     pub(super) producer_id_expiration_ms: u64,
     pub(super) shows: ReadOnly,
-    pub(super) cleaner: CleanerOptions,
+    pub(super) compactor: CompactorOptions,
+    pub(super) retention_check_interval: Duration,
+    pub(super) max_store_bytes: Option<u64>,
+    pub(super) group_positions: Option<Arc<dyn GroupPositions>>,
+    offsets_retention_minutes: Option<u64>,
     clock: Arc<dyn Clock>,
     disk: Option<SimDisk>,
 }
@@ -43,10 +50,26 @@ impl Default for StoreOptions {
             max_open_files: None,
             producer_id_expiration_ms: 86_400_000,
             shows: ReadOnly::Committed,
-            cleaner: CleanerOptions::default(),
+            compactor: CompactorOptions::default(),
+            retention_check_interval: Duration::from_secs(300),
+            max_store_bytes: None,
+            group_positions: None,
+            offsets_retention_minutes: Some(10_080),
             clock: Arc::new(SystemClock),
             disk: None,
         }
+    }
+}
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreOptions")
+            .field("maintenance", &self.maintenance)
+            .field("flush_threads", &self.flush_threads)
+            .field("max_open_files", &self.max_open_files)
+            .field("retention_check_interval", &self.retention_check_interval)
+            .field("max_store_bytes", &self.max_store_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,12 +109,48 @@ impl StoreOptions {
         self
     }
 
+    /// `log.retention.check.interval.ms`: how often it is looked for segments that may go, at least every millisecond (0
+    /// counts as 1). Default 300,000. The first look comes after that, or after 30 seconds if that is sooner.
+    #[must_use]
+    pub fn retention_check_interval_ms(mut self, ms: u64) -> Self {
+        self.retention_check_interval = Duration::from_millis(ms.max(1));
+        self
+    }
+
+    /// How many bytes of records all topics may hold together. Default: no limit but the disk's.
+    ///
+    /// When little is left, what may go is deleted at once, before the next retention check. When that is not enough,
+    /// appends and sends answer [`ErrorKind::StoreFull`], which names the partitions that hold most of it and why; what
+    /// was accepted before may fail with it too. Segments count from the write on until their files are unlinked;
+    /// indexes and small files come on top, about a hundredth.
+    #[must_use]
+    pub fn max_store_bytes(mut self, bytes: u64) -> Self {
+        self.max_store_bytes = Some(bytes);
+        self
+    }
+
+    /// Who knows how far groups have read, for topics that keep records for them
+    /// ([`TopicConfig::hold_for`](crate::TopicConfig::hold_for)). Without it the store's own groups are asked.
+    #[must_use]
+    pub fn group_positions(mut self, positions: impl GroupPositions + 'static) -> Self {
+        self.group_positions = Some(Arc::new(positions));
+        self
+    }
+
     /// What a store that is opened with [`StoreOptions::open_read_only`] shows. Default [`ReadOnly::Committed`].
     ///
     /// [`ReadOnly::Written`] shows records that a crash can take back: a reader may act on what then never was.
     #[must_use]
     pub fn read_only(mut self, shows: ReadOnly) -> Self {
         self.shows = shows;
+        self
+    }
+
+    /// `offsets.retention.minutes`: how long the committed offsets of a group are kept that has no members, or of a topic
+    /// that no member wants any more. Default 10,080 (a week); `None`: for ever.
+    #[must_use]
+    pub fn offsets_retention_minutes(mut self, minutes: impl Into<Option<u64>>) -> Self {
+        self.offsets_retention_minutes = minutes.into();
         self
     }
 
@@ -171,6 +230,11 @@ impl StoreOptions {
             Some(disk) => Arc::new(disk.clone()),
             None => Arc::new(Disk::new(self.open_files())),
         }
+    }
+
+    pub(super) fn offsets_retention_ms(&self) -> Option<i64> {
+        let ms = |minutes: u64| i64::try_from(minutes.saturating_mul(60_000)).unwrap_or(i64::MAX);
+        self.offsets_retention_minutes.map(ms)
     }
 
     pub(super) fn open_files(&self) -> usize {

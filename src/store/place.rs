@@ -14,10 +14,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::backup::Checkpoint;
-use super::marker::{Marker, Tail, remove_dir};
+use super::marker::{Marker, Tail};
+use super::open::remove_partition_dir;
 use crate::error::{ErrorKind, Result};
+use crate::log::checkpoint::{LEADER_EPOCHS, epochs_text, read_epochs};
 use crate::log::compact::{self, Cleaned, Unsettled};
-use crate::log::{Moment, checkpoint::LEADER_EPOCHS, committed};
+use crate::log::{Moment, committed, start::epochs_from};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{IndexBytes, Segment, txn_index};
 use crate::storage::{Entry, EntryKind, File, Open, Storage, copy_range, read_small, replace, write_new};
@@ -46,6 +48,8 @@ pub(super) struct Placing<'s> {
 /// What became of one partition.
 pub(super) struct Placed {
     pub(super) tail: Tail,
+    /// Where it starts.
+    pub(super) start: Offset,
     /// What the source has no more: to be removed when nothing refers to it.
     pub(super) stale: Vec<PathBuf>,
 }
@@ -81,7 +85,7 @@ impl Placing<'_> {
         let here = names(storage, from)?;
         let metadata = read_small(storage, &from.join(METADATA))?;
         if known.is_none() && self.is_another(to, metadata.as_deref())? {
-            remove_dir(storage, to)?;
+            remove_partition_dir(storage, to).1?;
         }
         storage.create_dir(to)?;
         settle_compactions(storage, from, to)?;
@@ -89,7 +93,7 @@ impl Placing<'_> {
         let mut place = Place { placing: self, from, to, there, dirty: false };
         let mut kept = BTreeSet::new();
         place.small_file(METADATA, metadata)?;
-        place.small_file(LEADER_EPOCHS, read_small(storage, &from.join(LEADER_EPOCHS))?)?;
+        let mut start = Some(moment.log_start);
         for (i, segment) in moment.sealed.iter().enumerate() {
             let next_base = moment.sealed.get(i + 1).map_or(moment.last.base(), |next| next.base());
             let placed = match here.get(&name::log(segment.base())) {
@@ -102,7 +106,7 @@ impl Placing<'_> {
             };
             match placed {
                 // Retention was faster: the log starts behind it by now.
-                Err(error) if error.is_not_found() && kept.is_empty() => {}
+                Err(error) if error.is_not_found() && kept.is_empty() => start = None,
                 placed => {
                     placed?;
                     kept.insert(segment.base());
@@ -111,6 +115,9 @@ impl Placing<'_> {
         }
         place.last(moment, known)?;
         kept.insert(moment.last.base());
+        let start = start.unwrap_or_else(|| kept.first().copied().unwrap_or(0));
+        // Before anything in front of it goes.
+        place.small_file(LEADER_EPOCHS, epochs_at(storage, from, start)?)?;
         for entry in here.values().filter(|entry| entry.kind == EntryKind::File) {
             match SegmentFile::parse(&entry.name) {
                 Some(SegmentFile::TransactionIndex(base))
@@ -139,7 +146,7 @@ impl Placing<'_> {
         place.settle()?;
         place.small_file(committed::FILE_NAME, moment.committed.clone())?;
         let stale = place.stale(&kept, &here, moment.end);
-        Ok(Placed { tail: (moment.last.base(), moment.position), stale })
+        Ok(Placed { tail: (moment.last.base(), moment.position), start, stale })
     }
 
     /// Whether a directory is there that belongs to a topic of another id: what a crash left of another checkpoint.
@@ -448,6 +455,16 @@ fn read_whole(storage: &dyn Storage, path: &Path) -> Result<Option<Vec<u8>>> {
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
     Ok(Some(bytes))
+}
+
+/// The checkpoint of epochs of a log that starts there. One that can not be read is copied as it is.
+fn epochs_at(storage: &dyn Storage, from: &Path, start: Offset) -> Result<Option<Vec<u8>>> {
+    let path = from.join(LEADER_EPOCHS);
+    match read_epochs(storage, &path) {
+        Ok(epochs) if !epochs.is_empty() => Ok(Some(epochs_text(&epochs_from(&epochs, start)).into_bytes())),
+        Err(error) if !error.is_corrupt() => Err(error),
+        _ => read_small(storage, &path),
+    }
 }
 
 fn names(storage: &dyn Storage, dir: &Path) -> Result<Names> {

@@ -13,7 +13,7 @@ use crate::types::Offset;
 ///
 /// Printed it is a table that a person reads, one line per opened partition.
 ///
-/// What counts up (records and bytes written and read, syncs) begins at 0 when a partition is opened, which is at its
+/// What counts up (records and bytes written, read and deleted, syncs) begins at 0 when a partition is opened, which is at its
 /// first use, and again when it is opened anew after [`Store::recover`](crate::Store::recover). `stats` covers the time
 /// since the store was opened; [`Stats::since`] the time between two of them, which is how rates of now are had.
 ///
@@ -100,6 +100,9 @@ pub struct Figures {
     pub written: Traffic,
     /// Records that were read, by consumers and otherwise; searches by time do not count.
     pub read: Traffic,
+    /// Offsets that the log's start passed, and bytes of the segments that went with them: by retention, and by
+    /// [`Store::delete_records`](crate::Store::delete_records).
+    pub deleted: Traffic,
     /// Syncs that succeeded. A `PageCache` topic syncs when a segment is full and at close.
     pub syncs: SyncTimes,
 }
@@ -132,6 +135,7 @@ impl Stats {
                     let (now, before) = (&mut partition.figures, &before.figures);
                     now.written = now.written.since(before.written);
                     now.read = now.read.since(before.read);
+                    now.deleted = now.deleted.since(before.deleted);
                     now.syncs = now.syncs.since(&before.syncs);
                 }
             }
@@ -167,6 +171,7 @@ fn sum<'p>(partitions: impl Iterator<Item = &'p PartitionStats>) -> Figures {
         sum.pinned_bytes += more.pinned_bytes;
         sum.written = sum.written.plus(more.written);
         sum.read = sum.read.plus(more.read);
+        sum.deleted = sum.deleted.plus(more.deleted);
         sum.syncs.add(&more.syncs);
     }
     sum
@@ -207,6 +212,7 @@ impl PartitionStats {
                     pinned_bytes: log.pinned_bytes,
                     written: log.written,
                     read: log.read,
+                    deleted: log.deleted,
                     syncs: log.syncs,
                 };
             }
@@ -272,7 +278,7 @@ impl fmt::Display for Stats {
             self.open_files,
             size(self.pinned_bytes as f64),
         )?;
-        table(f, &rows)?;
+        table(f, &rows, &[0])?;
         for (topic, partition) in all {
             if let Some(failure) = &partition.failure {
                 write!(f, "\n{}-{} FAILED: {failure}", topic.name, partition.partition)?;
@@ -315,8 +321,12 @@ impl Stats {
     }
 }
 
-/// Names to the left, figures to the right.
-fn table<const N: usize>(f: &mut fmt::Formatter<'_>, rows: &[[String; N]]) -> fmt::Result {
+/// Words to the left, in the columns named, and figures to the right.
+pub(super) fn table<const N: usize>(
+    f: &mut fmt::Formatter<'_>,
+    rows: &[[String; N]],
+    words: &[usize],
+) -> fmt::Result {
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
@@ -325,16 +335,21 @@ fn table<const N: usize>(f: &mut fmt::Formatter<'_>, rows: &[[String; N]]) -> fm
             writeln!(f)?;
         }
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-            match column {
-                0 => write!(f, "{cell:<width$}")?,
-                _ => write!(f, "  {cell:>width$}")?,
+            if column > 0 {
+                f.write_str("  ")?;
+            }
+            match words.contains(&column) {
+                // Nothing behind the last word of a line.
+                true if column + 1 == N => f.write_str(cell)?,
+                true => write!(f, "{cell:<width$}")?,
+                false => write!(f, "{cell:>width$}")?,
             }
         }
     }
     Ok(())
 }
 
-fn size(bytes: f64) -> String {
+pub(super) fn size(bytes: f64) -> String {
     let (mut amount, mut units) = (bytes, ["B", "KiB", "MiB", "GiB", "TiB"].iter());
     let mut unit = units.next().unwrap_or(&"");
     while amount >= 1_024.0

@@ -7,11 +7,11 @@
 //!   says that they go.
 //! - The window in which recovery takes bad bytes for the residue of a crash, which follows from the file, is never
 //!   smaller than what the logs leave unsynced.
-//! - A new topic finds no checkpoint of an older one of its name.
+//! - A new topic finds no checkpoint of an older one of its name, and no group's offsets.
 
 use super::{Shared, Store, open};
 use crate::config::TopicConfig;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::OpenHints;
 use crate::metrics::span;
 use crate::sync::{Arc, MutexGuard};
@@ -30,6 +30,7 @@ impl Store {
         let name = TopicName::new(name)?;
         config.validate()?;
         let inner = self.shared().create_topic(name, config)?;
+        self.shared().topics.tell_change();
         Ok(Topic::new(inner, self.keep()))
     }
 
@@ -56,7 +57,9 @@ impl Store {
     /// [`ErrorKind::Full`]; [`ErrorKind::Poisoned`]: a partition could not be synced. Nothing is changed then.
     pub fn alter_topic(&self, name: &str, config: TopicConfig) -> Result<()> {
         config.validate()?;
-        self.shared().alter_topic(name, config)
+        self.shared().alter_topic(name, config)?;
+        self.shared().topics.tell_change();
+        Ok(())
     }
 
     /// Deletes a topic and its records.
@@ -81,7 +84,9 @@ impl Store {
     /// After any other error the topic is gone, and the next open removes what is left of its files.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         span!("delete_topic", topic = name);
-        self.shared().delete_topic(name)
+        let deleted = self.shared().delete_topic(name);
+        self.shared().topics.tell_change();
+        deleted
     }
 
     /// A topic by name. A read-only store looks for what the writer made, added and deleted.
@@ -102,20 +107,27 @@ impl Store {
 
 impl Shared {
     /// The catalog, for a change. `close` waits for whoever holds it.
-    fn change_catalog(&self) -> Result<MutexGuard<'_, Catalog>> {
+    pub(super) fn change_catalog(&self) -> Result<MutexGuard<'_, Catalog>> {
         let catalog = self.catalog.lock();
         self.check_writable()?;
         Ok(catalog)
     }
 
-    fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
-        let mut catalog = self.change_catalog()?;
+    /// Whether a topic of that name can be made; what is left of one that was deleted goes out of the way.
+    pub(super) fn check_new(&self, catalog: &mut Catalog, name: &TopicName) -> Result<()> {
         if self.topics.contains(name.as_str()) {
             return Err(ErrorKind::TopicExists { topic: name.to_string() }.into());
         }
-        if catalog.topics.get(&name).is_some_and(|entry| entry.state == TopicState::Deleting) {
-            self.finish_deletion(&mut catalog, &name)?;
+        if catalog.topics.get(name).is_some_and(|entry| entry.state == TopicState::Deleting) {
+            self.finish_deletion(catalog, name)?;
         }
+        Ok(())
+    }
+
+    pub(super) fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
+        let mut catalog = self.change_catalog()?;
+        self.check_new(&mut catalog, &name)?;
+        self.groups.forget_topic(name.as_str())?;
         let storage = self.context.storage.as_ref();
         let entry = CatalogEntry { id: TopicId::random()?, state: TopicState::Creating, config };
         let partitions = 0..entry.config.partitions;
@@ -130,11 +142,10 @@ impl Shared {
         });
         if let Err(error) = made {
             catalog.topics.insert(name.clone(), entry.clone());
-            // The file may call it ready, if it was replaced at all, which a full disk does not: not any more before
-            // its directories go. They go before its entry: one without an entry would count as a topic that a broker
-            // made. If that fails the entry stays, and the next open, or the next call, finishes what was begun.
-            let full = matches!(error.kind(), ErrorKind::Full { .. });
-            let unlisted = !listed || full || catalog.write(storage).is_ok();
+            // The file may call it ready, if it was replaced at all: not any more before its directories go. They go
+            // before its entry: one without an entry would count as a topic that a broker made. If that fails the
+            // entry stays, and the next open, or the next call, finishes what was begun.
+            let unlisted = !listed || was_not_replaced(&error) || catalog.write(storage).is_ok();
             if unlisted && open::unmake_partitions(&self.context, &name, partitions).is_ok() {
                 catalog.topics.remove(&name);
                 let _ = catalog.write(storage);
@@ -166,15 +177,18 @@ impl Shared {
             topic.set_config(config.clone());
         }
         let synced = if file_first { Ok(()) } else { topic.sync_all() };
+        let mut listed = false;
         let made = synced.and_then(|()| {
             open::make_partitions(&self.context, &topic.name, &new.id, partitions.clone())?;
             catalog.topics.insert(topic.name.clone(), new);
+            listed = true;
             catalog.write(self.context.storage.as_ref())
         });
         if let Err(error) = made {
-            // What the file says now is not known: the logs go back to looser settings only when it says the old ones.
             catalog.topics.insert(topic.name.clone(), old);
-            if catalog.write(self.context.storage.as_ref()).is_ok() {
+            // The logs go back to looser settings only when the file says the old ones.
+            let untouched = !listed || was_not_replaced(&error);
+            if untouched || catalog.write(self.context.storage.as_ref()).is_ok() {
                 topic.set_config(TopicConfig::clone(&before));
                 let _ = open::unmake_partitions(&self.context, &topic.name, partitions);
             }
@@ -202,10 +216,17 @@ impl Shared {
         }
         self.topics.remove(name);
         topic.delete();
+        self.live_producers().iter().for_each(|producer| producer.leave_deleted(&topic));
         let left = self.finish_deletion(&mut catalog, &topic.name)?;
         // What users wait for is done: the space is given back without the lock.
         drop(catalog);
-        left.into_iter().for_each(|dir| open::remove_partition_dir(&self.context, &dir));
+        for dir in left {
+            // What can not be removed now is tried again by the next open.
+            let (given_back, _) = open::remove_partition_dir(self.context.storage.as_ref(), &dir);
+            self.context.upkeep.quota.gave_back(given_back);
+        }
+        // If it fails it is done before a topic of that name is made.
+        let _ = self.groups.forget_topic(name);
         Ok(())
     }
 
@@ -219,7 +240,11 @@ impl Shared {
     }
 
     /// Takes the directories of a topic that the catalog calls deleted out of the way, then its entry. The directories.
-    fn finish_deletion(&self, catalog: &mut Catalog, name: &TopicName) -> Result<Vec<std::path::PathBuf>> {
+    pub(super) fn finish_deletion(
+        &self,
+        catalog: &mut Catalog,
+        name: &TopicName,
+    ) -> Result<Vec<std::path::PathBuf>> {
         let Some(entry) = catalog.topics.get(name).cloned() else { return Ok(Vec::new()) };
         let left = open::put_partitions_away(&self.context, name)?;
         self.forget_checkpoints(name)?;
@@ -239,6 +264,11 @@ impl Shared {
 /// What is known of a partition that was just made.
 const NEW: OpenHints =
     OpenHints { contiguous: true, clean: true, recovery_point: Some(0), log_start: None, cleaned_to: None };
+
+/// Whether a write of the catalog that failed has left its file as it was: on a full disk nothing takes its place.
+fn was_not_replaced(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Full { .. })
+}
 
 /// Whether a window takes in all of another; `None` has no end.
 fn covers(one: Option<u64>, other: Option<u64>) -> bool {

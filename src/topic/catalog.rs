@@ -133,13 +133,22 @@ impl Catalog {
         Catalog { path: root.join(FILE_NAME), topics: BTreeMap::new() }
     }
 
-    /// Reads the catalog of a store's root; an absent file is an empty catalog.
+    /// Reads the catalog of a store's root; an absent file is an empty catalog. One of a later version is no damage: it
+    /// is refused with [`ErrorKind::NotAStore`], and stays what it is.
     pub(crate) fn read(storage: &dyn Storage, root: &Path) -> Result<Self> {
         let path = root.join(FILE_NAME);
         let mut topics = BTreeMap::new();
         if let Some(bytes) = read_small(storage, &path)? {
-            parse(&bytes, &mut topics)
-                .map_err(|why| Error::from(ErrorKind::BadFile { file: path.clone(), why }))?;
+            let text = check_sum(&bytes).map_err(|why| {
+                let (file, why) = (path.clone(), why.to_owned());
+                Error::from(ErrorKind::BadFile { file, why })
+            })?;
+            parse(text, &mut topics).map_err(|line| {
+                let why = format!(
+                    "its {FILE_NAME} says {line:?}, which this version of logstead does not know: open it with the one that wrote it"
+                );
+                Error::from(ErrorKind::NotAStore { path: root.to_owned(), why })
+            })?;
         }
         Ok(Catalog { path, topics })
     }
@@ -159,13 +168,15 @@ impl Catalog {
     }
 }
 
-fn parse(bytes: &[u8], topics: &mut BTreeMap<TopicName, CatalogEntry>) -> Result<(), String> {
-    let mut lines = check_sum(bytes)?.lines();
-    if lines.next() != Some(VERSION_LINE) {
-        return Err("it is of a version this crate does not know".to_owned());
+/// The error is the line that means nothing here. The checksum is right, so it is what somebody wrote.
+fn parse<'t>(text: &'t str, topics: &mut BTreeMap<TopicName, CatalogEntry>) -> Result<(), &'t str> {
+    let mut lines = text.lines();
+    let version = lines.next().unwrap_or_default();
+    if version != VERSION_LINE {
+        return Err(version);
     }
     for line in lines {
-        let (name, entry) = parse_line(line).ok_or_else(|| format!("{line:?} is not a topic"))?;
+        let (name, entry) = parse_line(line).ok_or(line)?;
         topics.insert(name, entry);
     }
     Ok(())
@@ -176,7 +187,8 @@ fn parse_line(line: &str) -> Option<(TopicName, CatalogEntry)> {
     let name = TopicName::new(words.next()?).ok()?;
     let id = TopicId::parse(words.next()?)?;
     let state = TopicState::parse(words.next()?)?;
-    let mut config = TopicConfig::default();
+    // A line of a version that deleted nothing: nothing is deleted before somebody says so. All others name it.
+    let mut config = TopicConfig::default().retention_ms(None);
     for word in words {
         let (property, value) = word.split_once('=')?;
         config.set(property, value).ok()?;

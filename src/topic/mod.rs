@@ -16,6 +16,7 @@ pub(crate) mod table;
 
 use std::any::Any;
 use std::fmt;
+use std::path::Path;
 
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -144,6 +145,11 @@ impl TopicInner {
         self.id.or_else(file)
     }
 
+    /// Whether it was made here, and not by a broker.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// Whether another process, in whose files both were found, means the same topic by them.
     pub(crate) fn is_same(&self, found: &TopicInner) -> bool {
         self.id == found.id && !self.opened_logs().iter().any(|(_, log)| log.is_gone())
@@ -155,15 +161,20 @@ impl TopicInner {
             self.set_config(TopicConfig::clone(&found.config()));
         }
         for (number, slot) in found.slots().enumerate() {
-            let State::NotOpened(hints) = &*slot.state.read() else { continue };
-            match self.slots.get(number) {
-                None => self.add(vec![Some(hints.clone())]),
-                Some(known) => {
+            let hints = match &*slot.state.read() {
+                State::NotOpened(hints) => Some(hints.clone()),
+                _ => None,
+            };
+            match (self.slots.get(number), hints) {
+                // Also one that the directory has not: those behind it keep their numbers.
+                (None, hints) => self.add(vec![hints]),
+                (Some(known), Some(hints)) => {
                     let mut state = known.state.write();
                     if matches!(*state, State::Absent) {
-                        *state = State::NotOpened(hints.clone());
+                        *state = State::NotOpened(hints);
                     }
                 }
+                (Some(_), None) => {}
             }
         }
     }
@@ -354,6 +365,31 @@ impl TopicInner {
         self.open(partition).map(|(_, report)| report)
     }
 
+    /// The log of a partition, for whoever looks for what can go: one that nobody opened so far only if a look at its
+    /// directory finds that worth it. Nobody is waited for.
+    pub(crate) fn log_to_clean(
+        &self,
+        partition: i32,
+        is_worth_it: impl FnOnce(&Path) -> bool,
+    ) -> Option<Arc<Log>> {
+        match &*self.slot(partition).ok()?.state.try_read()? {
+            State::Open(log) => return Some(Arc::clone(log)),
+            State::NotOpened(_) => {}
+            State::Damaged(..) | State::Absent | State::Closed(_) | State::Deleted => return None,
+        }
+        let dir = self.context.root.join(format!("{}-{partition}", self.name));
+        // What keeps it from being opened is told to who uses it.
+        is_worth_it(&dir).then(|| self.open(partition).ok().map(|(log, _)| log)).flatten()
+    }
+
+    /// The log of a partition, if it is open.
+    pub(crate) fn opened_log(&self, partition: i32) -> Option<Arc<Log>> {
+        match &*self.slot(partition).ok()?.state.try_read()? {
+            State::Open(log) => Some(Arc::clone(log)),
+            _ => None,
+        }
+    }
+
     /// The logs that were opened, by partition; those that were closed since among them.
     pub(crate) fn opened_logs(&self) -> Vec<(i32, Arc<Log>)> {
         // One that is being opened at this moment has nothing to tell yet, and may take long.
@@ -462,7 +498,7 @@ impl Topic {
         self.inner.id().map(|id| id.to_string())
     }
 
-    /// Its settings as they are now; Kafka's defaults for a topic that a broker made.
+    /// Its settings as they are now; Kafka's defaults, without `retention.ms`, for a topic that a broker made.
     pub fn config(&self) -> TopicConfig {
         TopicConfig::clone(&self.inner.config())
     }

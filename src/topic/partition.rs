@@ -105,8 +105,9 @@ impl Partition {
     /// partition and topic are not looked at. Returns when `acks` says so.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetMismatch`] if the log ends elsewhere; [`ErrorKind::RecordTooLarge`]; [`ErrorKind::Full`];
-    /// [`ErrorKind::WouldWaitForItself`] from inside a delivery hook with [`Acks::All`]: in these nothing was appended.
+    /// [`ErrorKind::OffsetMismatch`] if the log ends elsewhere; [`ErrorKind::RecordTooLarge`]; [`ErrorKind::Full`] and
+    /// [`ErrorKind::StoreFull`], after what may go was deleted; [`ErrorKind::WouldWaitForItself`] from inside a delivery
+    /// hook with [`Acks::All`]: in these nothing was appended.
     /// [`ErrorKind::Poisoned`]: whether it was is not known.
     pub fn append<'r>(
         &self,
@@ -140,7 +141,7 @@ impl Partition {
         let (codec, level) = topic.config().codec(Compression::None, None);
         let mut batch = [builder.seal(codec, level, &mut Vec::new())?];
         let log = self.log()?;
-        log.append(&mut batch, expected_end)?;
+        log.append_making_room(&mut batch, expected_end)?;
         let header = batch[0].header();
         let offsets = header.base_offset..header.next_offset();
         let durability = match acks {

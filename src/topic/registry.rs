@@ -5,7 +5,8 @@ use std::fmt;
 
 use super::TopicInner;
 use crate::error::{ErrorKind, Result, each};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, OnceLock, Ordering, RwLock};
+use crate::log::Bells;
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, OnceLock, Ordering, RwLock};
 
 /// Looks whether a topic was made or deleted elsewhere.
 type LookForTopic = Box<dyn Fn(&str) -> Result<()> + Send + Sync>;
@@ -16,6 +17,10 @@ pub(crate) struct Topics {
     by_name: RwLock<HashMap<Arc<str>, Arc<TopicInner>>>,
     next_index: AtomicUsize,
     closed: AtomicBool,
+    /// Counts what was made, deleted and given partitions.
+    version: AtomicU64,
+    /// Those who want to know of that.
+    changes: Bells,
     /// Takes up what another process did to the topics, before this one is looked up.
     follow: OnceLock<LookForTopic>,
 }
@@ -54,10 +59,28 @@ impl Topics {
 
     pub(crate) fn remove(&self, name: &str) {
         self.by_name.write().remove(name);
+        self.version.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn insert(&self, topic: &Arc<TopicInner>) {
         self.by_name.write().insert(topic.name.shared(), Arc::clone(topic));
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Another number after every change of what topics and partitions there are.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    /// What rings after such a change.
+    pub(crate) fn changes(&self) -> &Bells {
+        &self.changes
+    }
+
+    /// Tells of a change. Tasks of users are woken: with no lock held.
+    pub(crate) fn tell_change(&self) {
+        self.version.fetch_add(1, Ordering::SeqCst);
+        self.changes.ring();
     }
 
     /// All of them, by name.

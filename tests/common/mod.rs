@@ -6,10 +6,15 @@
 // Each battery is a program of its own and uses a part of this.
 #![allow(dead_code)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "copies directories from outside")]
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use logstead::{
     Acks, Compression, Durability, ManualClock, Partition, ProducerConfig, Record, Result, Store,
@@ -160,10 +165,78 @@ pub(crate) fn in_parallel(count: usize, work: impl Fn(usize) + Sync) {
     });
 }
 
+/// Of each crash point the numbers of its states that no earlier point with the same `kind` has. Found in order, so
+/// that the same seed looks at the same states in the same way, whoever is faster.
+#[cfg(feature = "testing")]
+pub(crate) fn different_states<K: std::hash::Hash + Eq>(
+    points: &[logstead::CrashPoint],
+    limit: usize,
+    seed: u64,
+    kind: impl Fn(&logstead::CrashPoint) -> K,
+) -> Vec<HashSet<usize>> {
+    let mut seen = HashSet::new();
+    let mut of_point = |point: &logstead::CrashPoint| {
+        let states = point.states(limit, seed).enumerate();
+        states.filter(|(_, disk)| seen.insert((disk.content_hash(), kind(point)))).map(|(n, _)| n).collect()
+    };
+    points.iter().map(&mut of_point).collect()
+}
+
 /// Does some work of a battery; if it panics, says which it was.
 pub(crate) fn telling<T>(which: impl FnOnce() -> String, work: impl FnOnce() -> T) -> T {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
         Ok(done) => done,
         Err(_) => panic!("{}", which()),
+    }
+}
+
+/// What a child has to say before its words count: the test harness prints, too.
+pub(crate) const CHILD_BEGINS: &[u8] = b"\n\0";
+
+/// What a child said, and whether it ended by itself.
+pub(crate) struct Said {
+    pub(crate) words: Vec<u8>,
+    pub(crate) ended: bool,
+}
+
+/// Starts this program again, as the ignored test `writer` with these variables set; kills it (SIGKILL) when it has
+/// said so many bytes behind [`CHILD_BEGINS`], and a little later.
+pub(crate) fn run_and_kill(variables: &[(&str, String)], bytes: usize, more: Duration) -> Said {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["writer", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut byte = [1];
+    while byte[0] != 0 {
+        out.read_exact(&mut byte).expect("the writer begins");
+    }
+    let mut words = Vec::new();
+    out.by_ref().take(bytes as u64).read_to_end(&mut words).unwrap();
+    let ended = words.len() < bytes;
+    let until = Instant::now() + more;
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    child.kill().unwrap();
+    // What it said before it died lies in the pipe.
+    out.read_to_end(&mut words).unwrap();
+    let ended = child.wait().unwrap().success() || ended;
+    Said { words, ended }
+}
+
+/// Copies a directory with all that is in it.
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }

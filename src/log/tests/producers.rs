@@ -10,6 +10,16 @@ use crate::record::ControlType::{self, Abort, Commit};
 use crate::segment::AbortedTxn;
 use crate::storage::{FaultKind, FaultOp};
 
+/// A directory whose name no power cut takes.
+fn on_sim(seed: u64) -> (SimDisk, Bench) {
+    let disk = SimDisk::new(seed);
+    let bench = Bench::new(Arc::new(disk.clone()), None);
+    for dir in ["/", "/s"] {
+        bench.storage.sync_dir(Path::new(dir)).unwrap();
+    }
+    (disk, bench)
+}
+
 /// What a batch of a producer carries.
 #[derive(Clone, Copy)]
 struct Sent {
@@ -122,8 +132,7 @@ fn several_batches_go_out_with_one_write_up_to_the_first_that_does_not_follow() 
 
 #[test]
 fn a_write_that_fails_leaves_the_producers_as_they_were() {
-    let disk = SimDisk::new(1);
-    let bench = Bench::new(Arc::new(disk.clone()), None);
+    let (disk, bench) = on_sim(1);
     let (log, _) = bench.open(&page_cache());
     put_some(&log, sent(1, 0), 1).unwrap();
     disk.set_capacity(Some(0));
@@ -227,8 +236,7 @@ fn h19_without_snapshots_the_log_says_who_its_producers_are() {
 
 #[test]
 fn a_snapshot_above_the_end_of_what_a_crash_left_is_gone_for_good() {
-    let disk = SimDisk::new(1);
-    let bench = Bench::new(Arc::new(disk.clone()), None);
+    let (disk, bench) = on_sim(1);
     let (log, _) = bench.open(&page_cache());
     put_some(&log, sent(1, 0), 1).unwrap();
     log.sync_all().unwrap();
@@ -497,8 +505,7 @@ fn resend(seed: u64) {
     let on_disk = random.below(2) == 0;
     let durability = if on_disk { Durability::Disk } else { Durability::PageCache };
     let disk_config = TopicConfig::default().durability(durability).segment_bytes(1_000);
-    let mut disk = SimDisk::new(seed);
-    let mut bench = Bench::new(Arc::new(disk.clone()), None);
+    let (mut disk, mut bench) = on_sim(seed);
     let (mut log, _) = bench.open(&disk_config);
     let mut clients: Vec<Client> = (0..1 + random.below(3) as i64)
         .map(|id| Client { id: id + 10, next: 0, count: 0, acked: Vec::new(), pending: None })

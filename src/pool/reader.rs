@@ -1,0 +1,193 @@
+//! The thread of a pool that owns the consumer: it reads ahead, gives partitions back and commits what is done.
+//!
+//! It polls whatever the handlers do, so a slow one costs no partition: the pool is alive as long as this thread is.
+//!
+//! Invariants:
+//! - What is committed of a partition is its lowest offset that is not done, never more.
+//! - A partition is given back after what was in hand of it is done and committed, or its time for that is up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared::{LOOK, Shared};
+use crate::{Consumer, ErrorKind, RebalanceListener, Records, Result, TopicPartition};
+
+/// How long one poll waits while nothing is due; it is woken earlier.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long one poll waits while something is to be done or committed: handlers do not say when they are done, and the
+/// clock may be one that is moved by hand.
+const BUSY: Duration = Duration::from_millis(50);
+
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    consumer: Consumer,
+    /// On the store's clock.
+    committed_at: Duration,
+}
+
+impl Reader {
+    pub(super) fn new(shared: &Arc<Shared>, mut consumer: Consumer) -> Self {
+        consumer.on_rebalance(Listener(Arc::clone(shared)));
+        let committed_at = shared.clock.monotonic();
+        Reader { shared: Arc::clone(shared), consumer, committed_at }
+    }
+
+    /// Until the pool stops; then waits for what is in hand, commits it and leaves the group.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _ends = StopAtEnd(&shared);
+        if let Err(error) = self.read() {
+            self.shared.fail(error);
+        }
+        let all = self.shared.schedule(|schedule| schedule.names());
+        self.shared.quiet(&all, None);
+        let committed = commit(&self.shared, &mut self.consumer, None);
+        if let Err(error) = committed.and(self.consumer.close()) {
+            self.shared.fail(error);
+        }
+    }
+
+    fn read(&mut self) -> Result<()> {
+        while !self.shared.is_stopping() {
+            let unread = self.shared.schedule(|schedule| schedule.unread());
+            self.look_where_reading_goes_on(unread);
+            self.pause_and_resume()?;
+            let timeout = self.commit_if_due()?;
+            match self.consumer.poll(timeout) {
+                Ok(records) => self.take_in(&records),
+                Err(error) => match error.kind() {
+                    // It re-joins with the next poll; the listener heard of what was lost.
+                    ErrorKind::Woken | ErrorKind::RemovedFromGroup { .. } => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, records: &Records) {
+        let mut read = Vec::new();
+        for (topic, partition, records) in records.by_partition() {
+            let name = TopicPartition { topic: topic.into(), partition };
+            self.shared.change(|schedule| schedule.give(&name, records.shared()));
+            read.push(name);
+        }
+        if records.is_empty() {
+            // Positions move over markers of transactions too.
+            read = self.shared.schedule(|schedule| schedule.idle());
+        }
+        self.look_where_reading_goes_on(read);
+    }
+
+    fn look_where_reading_goes_on(&mut self, partitions: Vec<TopicPartition>) {
+        for name in partitions {
+            // Where there is none, the next poll says why.
+            if let Ok(position) = self.consumer.position(&name.topic, name.partition) {
+                self.shared.change(|schedule| schedule.read_up_to(&name, position));
+            }
+        }
+    }
+
+    fn pause_and_resume(&mut self) -> Result<()> {
+        let (pause, resume) = self.shared.schedule(|schedule| schedule.flow());
+        for name in pause {
+            self.consumer.pause(&name.topic, name.partition)?;
+        }
+        for name in resume {
+            self.consumer.resume(&name.topic, name.partition)?;
+        }
+        Ok(())
+    }
+
+    /// How long the next poll may wait.
+    fn commit_if_due(&mut self) -> Result<Duration> {
+        if !self.shared.schedule(|schedule| schedule.is_busy()) {
+            return Ok(IDLE);
+        }
+        let now = self.shared.clock.monotonic();
+        let due = self.committed_at + Duration::from_millis(self.shared.config.commit_interval_ms);
+        if now < due {
+            return Ok((due - now).clamp(LOOK, BUSY));
+        }
+        self.committed_at = now;
+        match commit(&self.shared, &mut self.consumer, None) {
+            Err(error) if goes_on(error.kind()) || error.is_retriable() => self.shared.note(&error),
+            other => other?,
+        }
+        Ok(LOOK)
+    }
+}
+
+/// The partition is somebody else's by now, or is gone: the next poll tells.
+fn goes_on(kind: &ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::RemovedFromGroup { .. }
+            | ErrorKind::NotOwner { .. }
+            | ErrorKind::UnknownTopic { .. }
+            | ErrorKind::TopicDeleted { .. }
+    )
+}
+
+/// Commits what is done, of these partitions only if any are given.
+fn commit(shared: &Shared, consumer: &mut Consumer, only: Option<&[TopicPartition]>) -> Result<()> {
+    let mut offsets = shared.schedule(|schedule| schedule.to_commit());
+    offsets.retain(|(name, _)| only.is_none_or(|only| only.contains(name)));
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    consumer.commit_offsets(offsets.iter().map(|(name, offset)| (&*name.topic, name.partition, *offset)))?;
+    shared.change(|schedule| {
+        for (name, offset) in &offsets {
+            schedule.committed(name, *offset);
+        }
+    });
+    Ok(())
+}
+
+/// Stops the pool when the reader ends, however it does: the others would wait for ever.
+struct StopAtEnd<'s>(&'s Shared);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+struct Listener(Arc<Shared>);
+
+impl RebalanceListener for Listener {
+    fn assigned(&mut self, consumer: &mut Consumer, partitions: &[TopicPartition]) -> Result<()> {
+        let committed = consumer.committed(partitions.iter().map(|name| (&*name.topic, name.partition)));
+        // One whose offset can not be read is told of by the poll.
+        let committed = committed.unwrap_or_default();
+        self.0.change(|schedule| {
+            for (at, name) in partitions.iter().enumerate() {
+                let committed = committed.get(at).and_then(|committed| committed.as_ref());
+                schedule.assign(name, committed.map(|committed| committed.offset));
+            }
+        });
+        // So that the poll ends, and where reading begins is looked at.
+        self.0.waker.wake();
+        Ok(())
+    }
+
+    fn revoked(&mut self, consumer: &mut Consumer, partitions: &[TopicPartition]) -> Result<()> {
+        let timeout = Duration::from_millis(self.0.config.revoke_timeout_ms);
+        self.0.quiet(partitions, Some(timeout));
+        let committed = commit(&self.0, consumer, Some(partitions));
+        self.lost(consumer, partitions)?;
+        match committed {
+            Err(error) if goes_on(error.kind()) => {
+                self.0.note(&error);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn lost(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) -> Result<()> {
+        self.0.change(|schedule| partitions.iter().for_each(|name| schedule.forget(name)));
+        Ok(())
+    }
+}
