@@ -91,7 +91,8 @@ fn compact(dir: &Path, settings: &Value) {
             ("min.cleanable.dirty.ratio", "0"),
         ];
         for (property, value) in settings["topics"][&name].as_object().unwrap() {
-            let known = ["segment.bytes", "index.interval.bytes", "segment.index.bytes", "delete.retention.ms"];
+            let known =
+                ["segment.bytes", "index.interval.bytes", "segment.index.bytes", "delete.retention.ms"];
             if known.contains(&property.as_str()) {
                 properties.push((property, value.as_str().unwrap()));
             }
@@ -175,7 +176,13 @@ fn compare(oracle: &Oracle, dirs: &[PathBuf], home: &Path) {
         .filter(|partition| partition["ok"] != true)
         .map(|partition| format!("{}: {}", partition["partition"], partition["problems"]))
         .collect();
-    assert!(bad.is_empty() && verdict["ok"] == true, "{} {}\n{}", verdict["problems"], bad.len(), bad.join("\n"));
+    assert!(
+        bad.is_empty() && verdict["ok"] == true,
+        "{} {}\n{}",
+        verdict["problems"],
+        bad.len(),
+        bad.join("\n")
+    );
     println!(
         "Kafka {}: {} directories, {} partitions, {} lines before, {} after",
         oracle.line(),

@@ -108,7 +108,6 @@ impl Shared {
             }
             Job::Sync(log) => log.sync_due(),
             Job::Checkpoint => self.write_checkpoints(),
-            Job::Compact => self.compact_what_is_due(),
             Job::ExpireProducers => {
                 self.expire_producers();
                 Ok(())
