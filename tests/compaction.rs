@@ -414,7 +414,7 @@ impl Run {
 #[test]
 fn no_crash_of_a_compaction_leaves_anything_but_the_old_or_the_new() {
     let seed = seed();
-    let (limit, runs) = if soak() { (1_000, 30) } else { (60, 2) };
+    let (limit, runs) = if soak() { (1_000, 30) } else { (12, 1) };
     let (mut states, mut operations) = (0, 0);
     for n in 0..runs {
         let (s, o) = all_crashes(seed + n, limit);

@@ -70,7 +70,12 @@ impl StoreOptions {
 
     pub(super) fn compactor(&self, now: Duration) -> Compactor {
         let CompactorOptions { dedupe_buffer_bytes, bytes_per_second } = self.compactor;
-        Compactor { dedupe_buffer_bytes, bytes_per_second, due: Mutex::new(now), failed: Mutex::default() }
+        Compactor {
+            dedupe_buffer_bytes,
+            bytes_per_second,
+            due: Mutex::new(now + PAUSE),
+            failed: Mutex::default(),
+        }
     }
 }
 
@@ -194,7 +199,7 @@ impl Shared {
 
     /// The log with the largest share of records that were never compacted, of those where it is time.
     fn filthiest(&self) -> Option<Arc<Log>> {
-        let (now, now_ms) = (self.context.clock.monotonic(), self.context.clock.now_ms());
+        let now = self.context.clock.monotonic();
         let mut filthiest: Option<(f64, Arc<Log>)> = None;
         for topic in self.topics.sorted() {
             let config = topic.config();
@@ -210,7 +215,7 @@ impl Shared {
                         .get(&(log.topic().to_owned(), log.partition()))
                         .is_some_and(|(until, _)| *until > now)
                 };
-                let Some(what) = log.cleanable(now_ms).ok().flatten().filter(|_| !waits) else { continue };
+                let Some(what) = log.cleanable().ok().flatten().filter(|_| !waits) else { continue };
                 let ratio = what.ratio();
                 if what.is_due(&config) && filthiest.as_ref().is_none_or(|(most, _)| ratio > *most) {
                     filthiest = Some((ratio, log));

@@ -164,7 +164,7 @@ impl Log {
     }
 
     /// What there is to compact; `None` in a topic that is not, and when the log was given up.
-    pub(crate) fn cleanable(&self, now_ms: i64) -> Result<Option<Cleanable>> {
+    pub(crate) fn cleanable(&self) -> Result<Option<Cleanable>> {
         let config = self.config();
         if !config.cleanup.compact || self.context.read_only || self.failure().is_some() {
             return Ok(None);
@@ -173,7 +173,12 @@ impl Log {
             return Ok(None);
         }
         let closed = self.closed(&config, false)?;
-        Ok(Some(plan::cleanable(&self.view(&closed)?, &config, now_ms)))
+        Ok(Some(plan::cleanable(&self.view(&closed)?, &config, self.trusted_now_ms())))
+    }
+
+    /// The time that makes records old, and tombstones go.
+    pub(crate) fn trusted_now_ms(&self) -> i64 {
+        self.context.upkeep.now(self.context.clock.as_ref()).now_ms
     }
 
     /// Why the log is not compacted any more, if so.
@@ -266,7 +271,7 @@ impl Log {
     ) -> Result<Option<CompactionReport>, Stopped> {
         self.check_writable()?;
         self.sync_closed()?;
-        let (config, now_ms) = (self.config(), self.context.clock.now_ms());
+        let (config, now_ms) = (self.config(), self.trusted_now_ms());
         let closed = self.closed(&config, true)?;
         let what = plan::cleanable(&self.view(&closed)?, &config, now_ms);
         if what.reset {
@@ -517,6 +522,11 @@ impl Pass<'_> {
         new.seal();
         let new = Arc::new(new);
         log.replace(old, &new);
+        let (before, quota) = (old.iter().map(|old| old.written()).sum::<u64>(), &log.context.upkeep.quota);
+        match before.checked_sub(made.bytes) {
+            Some(less) => quota.gave_back(less),
+            None => quota.took(made.bytes - before),
+        }
         Ok(new)
     }
 }

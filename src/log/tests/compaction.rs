@@ -442,7 +442,7 @@ fn k24_a_batch_larger_than_what_is_read_at_once_is_compacted_and_a_damaged_one_e
         assert!(matches!(error.kind(), ErrorKind::Corrupt { .. }), "{error}");
         assert_eq!((bench.bases(), left_over(bench)), (bases, 0), "nothing is left of it");
         // It is given up until it is opened anew.
-        assert!(log.cleanable(0).unwrap().is_none() && log.uncleanable().is_some());
+        assert!(log.cleanable().unwrap().is_none() && log.uncleanable().is_some());
     });
 }
 
