@@ -357,3 +357,41 @@ fn a_file_sent_again_after_any_crash_is_there_line_by_line() {
         }
     }
 }
+
+/// A write that fails, and can not be taken back, leaves open what the device has. The writer sends the same batches
+/// again, and those that are there after all are not stored twice.
+#[test]
+fn a_writer_sends_again_what_it_could_not_append_and_none_of_it_is_stored_twice() {
+    for nth in 1..12 {
+        let (disk, clock) = (SimDisk::new(nth), ManualClock::new(1_700_000_000_000));
+        let store = manual(&clock).disk(&disk).open(DIR).unwrap();
+        let topic = store.create_topic("t", TopicConfig::default().segment_bytes(2_000)).unwrap();
+        let partition = topic.partition(0).unwrap();
+        let mut writer = partition.writer(producer_config(Acks::All).batch_size(200)).unwrap();
+        disk.fail_nth(FaultOp::Any, nth, FaultKind::Io, true);
+        let mut failed = 0;
+        let mut mend = || {
+            failed += 1;
+            assert!(failed < 5, "it does not go on");
+            disk.clear_faults();
+            store.recover("t", 0).unwrap();
+        };
+        for number in 0..40_u64 {
+            let value = value(nth, number, 60);
+            while writer.send(Record::to(&topic).value(&value)).is_err() {
+                mend();
+            }
+            if number % 10 == 9 {
+                while writer.flush().is_err() {
+                    mend();
+                }
+            }
+        }
+        let mut found = Vec::new();
+        for records in partition.scan(0) {
+            found.extend(records.unwrap().iter().map(|record| prove(nth, record.value().unwrap())));
+        }
+        assert!(found.is_sorted_by(|a, b| a < b), "operation {nth}: {found:?}");
+        assert_eq!(found.last(), Some(&39), "operation {nth}");
+    }
+}

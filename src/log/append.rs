@@ -161,6 +161,8 @@ impl Log {
 
     /// As [`Log::roll_active`], if the log's end is as wanted. Whether the active segment is empty now.
     pub(super) fn roll_active_if(self: &Arc<Self>, wanted: impl Fn(Offset) -> bool) -> Result<bool> {
+        // Their snapshot is made with the next segment; those before it may be about to go.
+        self.ready_producers()?;
         let config = self.config();
         let mut tail = self.tail.lock();
         while tail.rolling {

@@ -432,25 +432,8 @@ impl Log {
         missed && producers.snapshots.is_empty() && self.log_end() > self.log_start()
     }
 
-    /// Removes the files of a segment that is deleted that no segment knows of: the snapshot at its base and its index
-    /// of aborted transactions. The directory is not synced.
-    #[expect(dead_code, reason = "asked by retention")]
-    pub(crate) fn remove_state_of(&self, base: Offset) -> Result<()> {
-        self.remove_snapshot_of(base)?;
-        self.remove_if_there(&name::txn_index(base))
-    }
-
-    /// Removes the snapshot at the base of a segment that is deleted or merged into another. The directory is not
-    /// synced.
-    pub(crate) fn remove_snapshot_of(&self, base: Offset) -> Result<()> {
+    /// The segment of this base was deleted, or merged into another: its snapshot goes with it.
+    pub(super) fn forget_snapshot(&self, base: Offset) {
         self.producers.lock().snapshots.remove(&base);
-        self.remove_if_there(&name::snapshot(base))
-    }
-
-    fn remove_if_there(&self, name: &str) -> Result<()> {
-        match self.context.storage.remove_file(&self.dir.join(name)) {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
     }
 }

@@ -245,6 +245,7 @@ impl Log {
     /// Takes the names of a segment's files away: at once, or by another name first. Their directory is not synced.
     fn remove_segment(self: &Arc<Self>, base: Offset, bytes: u64, delay: Duration) -> Result<()> {
         let names = name::files_of(base).to_vec();
+        self.forget_snapshot(base);
         let (left, result) = if delay.is_zero() { self.unlink(names) } else { self.put_aside(names) };
         let pause = if delay.is_zero() { RETRY } else { delay };
         self.doom(left, bytes, pause);

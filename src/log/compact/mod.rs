@@ -542,6 +542,9 @@ impl Log {
     }
 
     fn replace(&self, old: &[Arc<Segment>], new: &Arc<Segment>) {
+        for gone in old.iter().filter(|old| old.base() != new.base()) {
+            self.forget_snapshot(gone.base());
+        }
         let mut segments = self.segments.write();
         let at = segments.partition_point(|segment| segment.base() < new.base());
         let end = (at + old.len()).min(segments.len());
