@@ -603,6 +603,8 @@ fn after_a_power_cut_a_pool_goes_on_where_it_had_committed() {
     until("committed", || world.committed().get(&0) == Some(&3));
     world.gate.waits((0, 3));
     let disk = world.disk.crash(7);
+    // Nothing is begun any more, which nobody would send on.
+    pool.stopper().stop();
     world.gate.answer((0, 3), Answer::Fine);
     drop(pool);
 
