@@ -66,11 +66,14 @@ impl Gate {
         inside.came.push(place);
         inside.waiting.insert(place);
         moved.notify_all();
+        // A test that has failed sends nobody on, and waits for its pool.
+        let given_up = Instant::now() + 2 * PATIENCE;
         let answer = loop {
             if let Some(answer) = inside.answers.remove(&place) {
                 break answer;
             }
-            inside = moved.wait(inside).unwrap();
+            let left = given_up.checked_duration_since(Instant::now()).ok_or("nobody opened the gate")?;
+            inside = moved.wait_timeout(inside, left).unwrap().0;
         };
         inside.waiting.remove(&place);
         if let Answer::Fine = answer {
@@ -600,6 +603,8 @@ fn after_a_power_cut_a_pool_goes_on_where_it_had_committed() {
     until("committed", || world.committed().get(&0) == Some(&3));
     world.gate.waits((0, 3));
     let disk = world.disk.crash(7);
+    // Nothing is begun any more, which nobody would send on.
+    pool.stopper().stop();
     world.gate.answer((0, 3), Answer::Fine);
     drop(pool);
 
