@@ -308,8 +308,8 @@ impl<'c> Opening<'c> {
         self.finish(segments, next_offset)
     }
 
-    /// Finds out where the log starts, and takes out what lies wholly below that: an interrupted deletion, which may have
-    /// left some of it and not the rest. A broker's it deletes itself, or retention does.
+    /// Finds out where the log starts, and takes out what lies wholly below that: an interrupted deletion, which may
+    /// have left some of it and not the rest. A broker's it deletes itself, or retention does.
     fn without_deleted(&mut self, mut found: Vec<(Offset, u64)>) -> Result<Vec<(Offset, u64)>> {
         if !self.hints.contiguous {
             return Ok(found);
