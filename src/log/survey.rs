@@ -36,6 +36,10 @@ impl Opening<'_> {
                 }
             }
         };
+        if let Some(limit) = &mut self.limit {
+            // The word of what is committed may be one from before a crash.
+            *limit = (*limit).max(self.cleaned.needed_to);
+        }
         let mut entries = storage.list(&self.dir)?;
         if self.context.read_only {
             // A segment that has one behind it is complete: its length is taken after that one was seen.

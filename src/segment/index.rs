@@ -220,8 +220,8 @@ impl Segment {
         }
     }
 
-    /// As [`Segment::max_timestamp`], for whoever asks again and again: what a closed segment answers is remembered, and
-    /// its index is not kept in memory for it.
+    /// As [`Segment::max_timestamp`], for whoever asks again and again: what a closed segment answers is remembered,
+    /// and its index is not kept in memory for it.
     pub(crate) fn youngest(&self) -> Result<i64, Fault> {
         if let Some(youngest) = self.youngest.get() {
             return Ok(*youngest);

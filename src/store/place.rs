@@ -5,6 +5,7 @@
 //!   another, each but the last one whole, and nothing claims more than what is there.
 //! - A file gets its final name when it is whole and durable. One exception: the last segment grows in place, behind
 //!   the bytes that the marker vouches for.
+//! - One more: where segments were compacted since the last checkpoint the marker says `incomplete` until all is here.
 //! - Only `.log` files of closed segments are shared: they never change. Indexes and all else are copied.
 //! - A `.log` that is there and right has its indexes there: they were durable before it got its name. Those of the
 //!   segment that was the last one are written anew, until a checkpoint is finished where it is not.
@@ -13,12 +14,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::backup::Checkpoint;
-use super::marker::Tail;
+use super::marker::{Marker, Tail};
 use super::open::remove_partition_dir;
 use crate::error::{ErrorKind, Result};
 use crate::log::checkpoint::{LEADER_EPOCHS, epochs_text, read_epochs};
 use crate::log::compact::{self, Cleaned, Unsettled};
-use crate::log::{Moment, committed, start::epochs_from};
+use crate::log::{Moment, committed, snapshot, start::epochs_from};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{IndexBytes, Segment, txn_index};
 use crate::storage::{Entry, EntryKind, File, Open, Storage, copy_range, read_small, replace, write_new};
@@ -39,6 +40,9 @@ pub(super) struct Placing<'s> {
     /// Whether hard links are to be had, as far as it is known.
     pub(super) links: bool,
     pub(super) done: Checkpoint,
+    /// The root, and whether its marker says that the checkpoint is not finished.
+    pub(super) root: &'s Path,
+    pub(super) unfinished: bool,
 }
 
 /// What became of one partition.
@@ -60,6 +64,15 @@ struct Place<'p, 's> {
 }
 
 impl Placing<'_> {
+    /// A segment that was compacted lacks what later ones replace: until these are here too the directory is no store.
+    fn begin_exchanges(&mut self) -> Result<()> {
+        if !self.unfinished {
+            Marker::default().write(self.storage, self.root)?;
+            self.unfinished = true;
+        }
+        Ok(())
+    }
+
     /// Brings the directory `to` up to a moment of the log in `from`. `known`: what an earlier checkpoint vouches for.
     pub(super) fn place(
         &mut self,
@@ -109,7 +122,13 @@ impl Placing<'_> {
             match SegmentFile::parse(&entry.name) {
                 Some(SegmentFile::TransactionIndex(base))
                     if base < moment.last.base() && kept.contains(&base) => {}
-                Some(SegmentFile::Snapshot(offset)) if offset < moment.end => {}
+                // One that a crash had cut is none, and is not handed on.
+                Some(SegmentFile::Snapshot(offset)) if offset < moment.end => {
+                    let bytes = read_small(storage, &from.join(&entry.name))?;
+                    let good = bytes.filter(|bytes| snapshot::decode(bytes, offset).is_ok());
+                    place.small_file(&entry.name, good)?;
+                    continue;
+                }
                 _ => continue,
             }
             place.small_file(&entry.name, read_small(storage, &from.join(&entry.name))?)?;
@@ -124,11 +143,11 @@ impl Placing<'_> {
         let aborted = (!aborted.is_empty()).then(|| txn_index::encoded(&aborted));
         place.small_file(&name::txn_index(moment.last.base()), aborted)?;
         let last_snapshot = name::snapshot(moment.end);
-        let snapshot = match &moment.snapshot {
-            Some(snapshot) if moment.end > 0 => Some(snapshot.clone()),
+        let last = match &moment.snapshot {
+            Some(last) if moment.end > 0 => Some(last.clone()),
             _ => read_small(storage, &from.join(&last_snapshot))?,
         };
-        place.small_file(&last_snapshot, snapshot)?;
+        place.small_file(&last_snapshot, last)?;
         // The word of what is committed comes behind what it speaks of.
         place.settle()?;
         place.small_file(committed::FILE_NAME, moment.committed.clone())?;
@@ -236,6 +255,7 @@ impl Place<'_, '_> {
                 write_new(storage, &tmp, bytes)?;
             }
         }
+        self.placing.begin_exchanges()?;
         compact::exchange_for(storage, self.to, base..next_base)?;
         self.there = names(storage, self.to)?;
         Ok(())
@@ -426,7 +446,8 @@ fn settle_compactions(storage: &dyn Storage, from: &Path, to: &Path) -> Result<(
         return Ok(());
     }
     let exchanges = target.exchanges.max(source.exchanges);
-    Cleaned { sparse_below: source.sparse_below, exchanges, swap: None }.write(storage, to)
+    let (sparse_below, needed_to) = (source.sparse_below, target.needed_to);
+    Cleaned { sparse_below, needed_to, exchanges, swap: None }.write(storage, to)
 }
 
 /// A file of any size; `None`: there is none.
