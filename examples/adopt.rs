@@ -84,9 +84,15 @@ pub fn plan(store: &Path, topic: &str) -> Result<String> {
 4. Start the broker, and look:
    kafka-server-start.sh -daemon server.properties
    kafka-get-offsets.sh --bootstrap-server HOST:PORT --topic {topic}
-5. Give the topic the retention that you want, and more replicas with kafka-reassign-partitions.sh.",
-        store.display()
+5. Give the topic its retention (here: {}), and more replicas with kafka-reassign-partitions.sh.",
+        store.display(),
+        retention(&found.config())
     ))
+}
+
+fn retention(config: &TopicConfig) -> String {
+    let own = config.properties().into_iter().filter(|(name, _)| name.starts_with("retention."));
+    own.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Settings of the topic that a broker has too and that are not its defaults.

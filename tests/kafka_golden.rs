@@ -111,3 +111,23 @@ fn brokers_directories_go_on_here_behind_their_last_offsets() {
         }
     }
 }
+
+#[test]
+fn groups_stand_where_brokers_left_them() {
+    for name in ALL {
+        let home = workplace();
+        let (dir, expected) = golden(name, home.path());
+        assert!(expected.groups.len() > 5, "{name}: too few to compare");
+        let store = Store::open(&dir).unwrap();
+        for line in &expected.groups {
+            let (group, topic) = (line["group"].as_str().unwrap(), line["topic"].as_str().unwrap());
+            let partition = line["partition"].as_i64().unwrap();
+            let committed = store.group(group).committed().unwrap();
+            let of_it =
+                |at: &logstead::TopicPartition| &*at.topic == topic && i64::from(at.partition) == partition;
+            let found = committed.iter().find(|(at, _)| of_it(at)).map(|(_, value)| value);
+            let found = found.map(|value| (value.offset, value.metadata.as_str()));
+            assert_eq!(found, line["offset"].as_i64().zip(line["metadata"].as_str()), "{name}: {line}");
+        }
+    }
+}

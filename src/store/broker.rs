@@ -126,12 +126,14 @@ pub(super) struct Piece<'p> {
     pub(super) path: PathBuf,
     pub(super) base: Offset,
     pub(super) len: u64,
+    /// Whether its offsets follow one another without gaps.
+    pub(super) contiguous: bool,
 }
 
 /// Copies the segments of one partition, one after the other.
 pub(super) struct Copying<'s> {
     pub(super) broker: &'s Broker<'s>,
-    /// Whether offsets follow one another without gaps.
+    /// Whether the segment that was copied last has no gaps, and so none behind it.
     pub(super) contiguous: bool,
     /// The offset that comes next; `None` in front of the first segment.
     pub(super) expected: Option<Offset>,
@@ -155,7 +157,7 @@ impl Copying<'_> {
                 Step::Bad { position, why } => return self.damaged(from, position, why),
             };
             let first = if header.is_legacy() { header.last_offset() } else { header.base_offset };
-            if first < floor || (self.contiguous && first != floor) {
+            if first < floor || (from.contiguous && first != floor) {
                 return self.damaged(from, position, "its offset does not follow the one in front of it");
             }
             floor = header.next_offset();
@@ -173,7 +175,7 @@ impl Copying<'_> {
         file.sync_data()?;
         self.done.segments += 1;
         self.done.bytes += from.len;
-        self.expected = Some(floor);
+        (self.expected, self.contiguous) = (Some(floor), from.contiguous);
         Ok(())
     }
 

@@ -17,8 +17,8 @@ use crate::config::IsolationLevel;
 use crate::error::Result;
 use crate::log::callback;
 use crate::log::checkpoint::{
-    HIGH_WATERMARKS, LEADER_EPOCHS, LOG_STARTS, Offsets, RECOVERY_POINTS, epochs_text, read_offsets,
-    write_offsets,
+    CLEANER_OFFSETS, HIGH_WATERMARKS, LEADER_EPOCHS, LOG_STARTS, Offsets, RECOVERY_POINTS, epochs_text,
+    read_offsets, write_offsets,
 };
 use crate::log::{Log, Moment};
 use crate::segment::Segment;
@@ -32,9 +32,6 @@ use crate::types::Offset;
 /// Kafka's names of files that have no content yet, and of such that are whole.
 const CLEANED: &str = ".cleaned";
 const SWAP: &str = ".swap";
-
-/// How far the log cleaner came; per partition.
-const CLEANED_TO: &str = "cleaner-offset-checkpoint";
 
 impl Store {
     /// Copies a topic into the log directory of a Kafka broker, which serves it from its next start on: the same
@@ -216,7 +213,7 @@ impl Broker<'_> {
 
     /// Takes the topic out of the checkpoints; where a log starts inside a segment, they say so.
     fn forget_offsets(&self, starts: &Offsets) -> Result<()> {
-        for name in [RECOVERY_POINTS, HIGH_WATERMARKS, CLEANED_TO, LOG_STARTS] {
+        for name in [RECOVERY_POINTS, HIGH_WATERMARKS, CLEANER_OFFSETS, LOG_STARTS] {
             let path = self.root.join(name);
             let before = read_offsets(self.storage, &path)?;
             let mut after = before.clone();
@@ -259,5 +256,6 @@ impl Broker<'_> {
 }
 
 fn piece(segment: &Segment, len: u64) -> Result<Piece<'_>> {
-    Ok(Piece { file: segment.file(Open::Read)?.as_ref(), path: segment.path(), base: segment.base(), len })
+    let (path, contiguous) = (segment.path(), segment.is_contiguous());
+    Ok(Piece { file: segment.file(Open::Read)?.as_ref(), path, base: segment.base(), len, contiguous })
 }

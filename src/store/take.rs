@@ -194,7 +194,7 @@ impl Broker<'_> {
         for (base, entry) in logs {
             let path = from.join(&entry.name);
             let file = storage.open(&path, Open::Read)?;
-            let piece = Piece { file: file.as_ref(), path, base, len: entry.len };
+            let piece = Piece { file: file.as_ref(), path, base, len: entry.len, contiguous: false };
             copying.segment(&piece, &to.join(name::log(base)))?;
         }
         let start = log_start.unwrap_or(first).max(first);

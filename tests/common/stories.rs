@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use logstead::{
-    Acks, Compression, Durability, Header, ManualClock, ProducerConfig, Record, SimDisk, Store, StoreOptions,
-    TimestampType, Topic, TopicConfig,
+    Acks, Cleanup, Compression, Durability, Header, ManualClock, ProducerConfig, Record, SimDisk, Store,
+    StoreOptions, TimestampType, Topic, TopicConfig,
 };
 use serde_json::json;
 
@@ -43,6 +43,10 @@ pub(crate) enum Kind {
     Altered,
     MadeAnew,
     Copied,
+    /// Records were deleted from the front, up to the middle of a segment.
+    Trimmed,
+    /// The log was compacted, more than once.
+    Compacted,
     /// A process died, and the next one recovered.
     KilledRecovered,
     /// As a process left it that died.
@@ -54,7 +58,7 @@ pub(crate) enum Kind {
 }
 
 /// All of them, in the order in which seeds go through them.
-pub(crate) const KINDS: [Kind; 20] = [
+pub(crate) const KINDS: [Kind; 22] = [
     Kind::Plain,
     Kind::Codecs,
     Kind::HeadersAndNulls,
@@ -71,6 +75,8 @@ pub(crate) const KINDS: [Kind; 20] = [
     Kind::Altered,
     Kind::MadeAnew,
     Kind::Copied,
+    Kind::Trimmed,
+    Kind::Compacted,
     Kind::KilledRecovered,
     Kind::Killed,
     Kind::CrashedRecovered,
@@ -103,6 +109,8 @@ pub(crate) struct Story {
     topics: BTreeMap<String, TopicConfig>,
     /// Records by their places, and whether a crash must leave them.
     sent: BTreeMap<(String, i64), (String, bool)>,
+    /// Where the youngest record of each key is, in compacted topics.
+    youngest: BTreeMap<(String, Option<Vec<u8>>), i64>,
 }
 
 /// Tells the story of a seed.
@@ -124,6 +132,7 @@ pub(crate) fn tell_as(seed: u64, word: &str) -> Story {
         word: word.to_owned(),
         topics: BTreeMap::new(),
         sent: BTreeMap::new(),
+        youngest: BTreeMap::new(),
     };
     story.go();
     story
@@ -175,7 +184,15 @@ impl Story {
 
     /// Compares the lines of a reader with what was sent.
     pub(crate) fn check(&self, lines: &[String]) -> Result<(), String> {
-        let powerless = self.state == State::Crashed || self.kind == Kind::CrashedRecovered;
+        if self.kind == Kind::Compacted {
+            let sent: HashSet<&String> = self.sent.values().map(|(line, _)| line).collect();
+            if let Some(line) = lines.iter().find(|line| !sent.contains(line)) {
+                return Err(format!("nobody sent this: {line}"));
+            }
+        }
+        let powerless = self.kind == Kind::Compacted
+            || self.state == State::Crashed
+            || self.kind == Kind::CrashedRecovered;
         if !powerless {
             return compare(self.sent.values().map(|(line, _)| line), lines);
         }
@@ -184,7 +201,7 @@ impl Story {
         let must = self.sent.values().filter(|(_, must)| *must).map(|(line, _)| line);
         match must.clone().find(|line| !found.contains(line)) {
             Some(line) => {
-                Err(format!("of {} records that were committed this is missing: {line}", must.count()))
+                Err(format!("of {} records that must be there this is missing: {line}", must.count()))
             }
             None => Ok(()),
         }
@@ -212,6 +229,8 @@ impl Story {
             Kind::Reopened | Kind::Altered => self.sittings(store),
             Kind::MadeAnew => self.make_anew(&store),
             Kind::Copied => self.copy(&store),
+            Kind::Trimmed => self.trim(&store),
+            Kind::Compacted => self.compact(&store),
             Kind::KilledRecovered | Kind::Killed => self.die(store),
             Kind::CrashedRecovered | Kind::Crashed => self.lose_power(store),
             _ => {
@@ -242,7 +261,9 @@ impl Story {
             .partitions(partitions as u32)
             .durability(durability)
             .segment_bytes(pick(random, &[3_000, 8_000, 30_000, 1 << 20]))
-            .index_interval_bytes(pick(random, &[0, 100, 700, 4_096]));
+            .index_interval_bytes(pick(random, &[0, 100, 700, 4_096]))
+            // Old times are a matter of these stories; what retention takes is another.
+            .retention_ms(None);
         match self.kind {
             Kind::SmallSegments => config = config.segment_bytes(400 + random.below(1_500)),
             Kind::FullIndexes => {
@@ -252,6 +273,9 @@ impl Story {
             Kind::TopicCodec => {
                 let codecs = codecs();
                 config = config.compression(codecs[random.below(codecs.len() as u64) as usize]);
+            }
+            Kind::Compacted => {
+                config = config.cleanup_policy(Cleanup::COMPACT).segment_bytes(2_000 + random.below(8_000));
             }
             Kind::Large => config = config.segment_bytes(1 << 20).index_interval_bytes(4_096),
             _ => {}
@@ -348,6 +372,15 @@ impl Story {
         let (kind, time) = if append_time { ("LogAppendTime", now) } else { ("CreateTime", parts.time) };
         let partition = format!("{}-{partition}", topic.name());
         let line = parts.line(&partition, offset, time, kind);
+        let mut must = must;
+        if self.kind == Kind::Compacted {
+            // A tombstone goes when its time has come.
+            must = parts.value.is_some();
+            let before = self.youngest.insert((partition.clone(), parts.key.clone()), offset);
+            if let Some((_, older)) = before.and_then(|at| self.sent.get_mut(&(partition.clone(), at))) {
+                *older = false;
+            }
+        }
         self.sent.insert((partition, offset), (line, must));
     }
 
@@ -376,7 +409,8 @@ impl Story {
             (_, 1) => 0,
             _ => 60,
         };
-        let key = (!random.one_in(nulls)).then(|| match random.below(12) {
+        // A compacted topic takes no record without a key.
+        let key = (self.kind == Kind::Compacted || !random.one_in(nulls)).then(|| match random.below(12) {
             0 => Vec::new(),
             n => format!("key-{}", random.below(20 * n)).into_bytes(),
         });
@@ -450,6 +484,39 @@ impl Story {
             store.checkpoint(COPY).unwrap();
         }
         (self.root, self.state) = (COPY, State::Closed);
+        store.clone().close().unwrap();
+    }
+
+    fn trim(&mut self, store: &Store) {
+        for _ in 0..3 {
+            self.fill(store);
+            let topics: Vec<(String, u32)> = self
+                .topics
+                .keys()
+                .map(|name| (name.clone(), store.topic(name).unwrap().partitions()))
+                .collect();
+            for (name, partitions) in topics {
+                let p = self.random.below(partitions.into()) as i32;
+                let end = store.topic(&name).unwrap().partition(p).unwrap().high_watermark();
+                let before = self.random.below(end as u64 + 1) as i64;
+                let start = store.delete_records(&name, p, before).unwrap();
+                let of_it = format!("{name}-{p}");
+                self.sent.retain(|(partition, offset), _| *partition != of_it || *offset >= start);
+            }
+        }
+        self.state = State::Closed;
+        store.clone().close().unwrap();
+    }
+
+    fn compact(&mut self, store: &Store) {
+        for _ in 0..1 + self.random.below(3) {
+            self.fill(store);
+            for name in self.topics.keys() {
+                store.compact_now(name).unwrap();
+            }
+        }
+        self.fill(store);
+        self.state = State::Closed;
         store.clone().close().unwrap();
     }
 
