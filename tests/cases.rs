@@ -167,7 +167,8 @@ fn g20_a_partition_that_can_not_be_served_keeps_the_stop_from_counting_as_clean(
     store.create_topic("t", TopicConfig::default().partitions(2)).unwrap();
     append(&store, "t", &["a"]);
     store.close().unwrap();
-    disk.write_file("/s/t-1/00000000000000000009.log.swap", b"").unwrap();
+    // A directory where a file is to be.
+    disk.write_file("/s/t-1/00000000000000000009.log/x", b"").unwrap();
     let store = open(&disk).unwrap();
     assert!(store.topic("t").unwrap().partition(1).is_err());
     assert_eq!(values(&store, "t"), ["a"]);
