@@ -276,8 +276,8 @@ impl World {
     fn begin_life(&mut self, disk: SimDisk, all: bool) {
         let was_faulty = std::mem::take(&mut self.faulty);
         let store = options(&self.clock).disk(&disk).open(DIR).unwrap();
-        // What a dropped store still does is not part of a process that died.
-        std::mem::forget(std::mem::replace(&mut self.store, store));
+        // What a dropped store still does it does to the disk that it had.
+        drop(std::mem::replace(&mut self.store, store));
         self.disk = disk;
         let partition = self.partition().unwrap_or_else(|error| panic!("{error}"));
         let end = partition.log_end_offset() as usize;
@@ -306,17 +306,16 @@ fn whatever_happens_the_latest_value_of_each_key_is_there_and_every_reader_comes
             || format!("replay this schedule alone with LOGSTEAD_SEED={seed}"),
             || {
                 let mut world = World::new(seed);
-                for _ in 0..60 {
+                for _ in 0..40 {
                     world.step();
                 }
                 compactions.fetch_add(world.compactions, Ordering::Relaxed);
-                std::mem::forget(world.store);
             },
         );
     });
     let compactions = compactions.into_inner();
     eprintln!("{schedules} schedules, {compactions} compactions");
-    assert!(compactions > 3 * schedules, "only {compactions}");
+    assert!(compactions > 2 * schedules, "only {compactions}");
 }
 
 // ───────── every crash
@@ -363,11 +362,18 @@ impl Run {
         check(&found, &self.history, self.history.len());
     }
 
+    /// A reader beside goes by the word of what is committed, which a crash may have taken: it may show less.
+    fn shows(&self, store: &Store) {
+        let partition = store.topic("c").unwrap().partition(0).unwrap_or_else(|e| panic!("{e}"));
+        let end = partition.high_watermark() as usize;
+        check(&read_from(&partition, 0).unwrap_or_else(|e| panic!("{e}")), &self.history, end);
+    }
+
     /// All that must hold of a disk that a crash left.
     fn survives(&self, disk: &SimDisk, random: &mut Random) {
         let before = disk.content_hash();
         let shown = manual(&self.clock).disk(disk).open_read_only(DIR).unwrap();
-        self.holds(&shown);
+        self.shows(&shown);
         shown.close().unwrap();
         assert_eq!(disk.content_hash(), before, "a reader changed something");
         let report = Store::options().disk(disk).verify(DIR).unwrap();
@@ -391,7 +397,7 @@ impl Run {
             drop(self.opens(&disk.crash(random.next())));
         }
         let again = disk.kill();
-        std::mem::forget(store);
+        drop(store);
         let before = again.content_hash();
         let store = self.opens(&again);
         assert_eq!(again.content_hash(), before, "a second recovery changed something");
@@ -401,8 +407,6 @@ impl Run {
             store.close().unwrap();
             let store = self.opens(&again);
             assert!(store.recovery_report().clean);
-        } else {
-            std::mem::forget(store);
         }
     }
 }
@@ -452,12 +456,13 @@ fn all_crashes(seed: u64, limit: usize) -> (usize, usize) {
                         // A crash of the recovery itself.
                         let disk = disk.crash(0);
                         disk.record_states(true);
-                        std::mem::forget(now.opens(&disk));
+                        let store = now.opens(&disk);
                         let points = disk.crash_points();
                         disk.record_states(false);
+                        drop(store);
                         for point in &points {
                             for disk in point.states(6, random.next()) {
-                                std::mem::forget(now.opens(&disk));
+                                drop(now.opens(&disk));
                             }
                         }
                     }
@@ -505,7 +510,7 @@ fn every_operation_of_a_compaction_may_fail_and_nothing_is_lost() {
                     }
                 },
             );
-            std::mem::forget(store);
+            drop(store);
             if done.is_ok() {
                 break;
             }
@@ -603,18 +608,21 @@ fn a_checkpoint_of_a_compacted_topic_is_a_store_and_so_is_one_that_is_repeated()
         run.holds(&opened);
         let report = Store::options().disk(&run.disk).verify(copy).unwrap();
         assert!(report.is_sound(), "round {round}: {report}");
-        // At every moment the copy is the one before, or this one.
+        // At every moment the copy is the one before, or this one, or says that it is to be made again.
         for point in points.iter().filter(|_| round > 0) {
             for disk in point.states(4, seed) {
                 let which = || format!("seed {seed}, round {round}, operation {}", point.op());
                 telling(which, || {
-                    let store = manual(&run.clock).disk(&disk).open(copy).unwrap();
+                    let store = match manual(&run.clock).disk(&disk).open(copy) {
+                        // Between the exchange of compacted segments and the end it says that it is not finished.
+                        Err(error) if matches!(error.kind(), ErrorKind::NotAStore { .. }) => return,
+                        store => store.unwrap(),
+                    };
                     let partition = store.topic("c").unwrap().partition(0).unwrap();
                     let end = partition.high_watermark() as usize;
                     let found = read_from(&partition, 0)
                         .unwrap_or_else(|e| panic!("{e}\n{}", store.recovery_report()));
                     check(&found, &run.history, end);
-                    std::mem::forget(store);
                 });
                 states += 1;
             }

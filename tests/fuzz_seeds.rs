@@ -39,3 +39,8 @@ fn directories() {
 fn producers() {
     each_seed("producers", logstead::fuzzing::producers);
 }
+
+#[test]
+fn committed_offsets() {
+    each_seed("offsets", logstead::fuzzing::offsets);
+}

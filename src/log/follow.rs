@@ -146,26 +146,34 @@ impl Log {
         }
     }
 
-    /// Reads once more what failed only because files were moved or cut meanwhile: by the writer, or here by whoever
-    /// cleans.
+    /// Reads again what failed only because files were moved, exchanged or cut meanwhile: by the writer, or here by
+    /// whoever cleans.
     pub(super) fn retried<T>(&self, read: impl Fn() -> Result<T>) -> Result<T> {
-        let first = read();
-        let Err(error) = &first else { return first };
-        let Some(follow) = &self.follow else { return if is_moved(error) { read() } else { first } };
-        let (moved, damaged) = (is_moved(error), matches!(error.kind(), ErrorKind::Corrupt { .. }));
-        if !moved && !damaged {
-            return first;
-        }
-        let reloaded = {
+        let mut left = ATTEMPTS;
+        loop {
+            let result = read();
+            let Err(error) = &result else { return result };
+            let (moved, damaged) = (is_moved(error), matches!(error.kind(), ErrorKind::Corrupt { .. }));
+            if left == 0 || !(moved || damaged) {
+                return result;
+            }
+            left -= 1;
+            let Some(follow) = &self.follow else {
+                if moved {
+                    continue;
+                }
+                return result;
+            };
             let mut state = follow.state.lock();
             let reloads = state.reloads;
             match moved {
                 true => self.reload(&mut state, Reload::Moved)?,
                 false => self.look_with(&mut state, true)?,
             }
-            state.reloads != reloads
-        };
-        if reloaded { read() } else { first }
+            if state.reloads == reloads {
+                return result;
+            }
+        }
     }
 
     /// Counts what lies behind the end that is known; or says why that is not enough.

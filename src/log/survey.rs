@@ -36,6 +36,10 @@ impl Opening<'_> {
                 }
             }
         };
+        if let Some(limit) = &mut self.limit {
+            // The word of what is committed may be one from before a crash.
+            *limit = (*limit).max(self.cleaned.needed_to);
+        }
         let mut entries = storage.list(&self.dir)?;
         if self.context.read_only {
             // A segment that has one behind it is complete: its length is taken after that one was seen.
@@ -61,6 +65,7 @@ impl Opening<'_> {
         }
         self.shared.clear();
         self.snapshots.clear();
+        self.indexes.clear();
         let mut logs = Vec::new();
         let mut indexes = Vec::new();
         let mut leftovers = Vec::new();
@@ -91,6 +96,8 @@ impl Opening<'_> {
                     | SegmentFile::Digest(base),
                 ) => {
                     indexes.push((base, entry.name.clone()));
+                    let index = [".index", ".timeindex"].iter().any(|suffix| entry.name.ends_with(suffix));
+                    *self.indexes.entry(base).or_default() += u8::from(index);
                 }
                 Some(SegmentFile::Snapshot(offset)) => drop(self.snapshots.insert(offset)),
                 Some(SegmentFile::Deleted | SegmentFile::Cleaned) => leftovers.push(entry.name.clone()),

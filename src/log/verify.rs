@@ -191,9 +191,9 @@ pub(crate) fn verify(
         false => logs,
     };
     let first = logs.first().map_or(0, |log| log.0);
-    // A topic that was a `Disk` one has the word of that time.
-    // And after a crash it may be older than the checkpoint, which is synced.
-    let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= proven);
+    // A topic that was a `Disk` one has the word of that time; after a crash it may be older than the checkpoint, which is
+    // synced, or from before a compaction.
+    let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= proven.max(cleaned.needed_to));
     let mut verifying = Verifying {
         storage,
         dir,
@@ -260,7 +260,7 @@ impl Verifying<'_> {
     }
 
     fn segments(&mut self, mut logs: Vec<(Offset, u64)>) -> Result<()> {
-        let mut next = 0;
+        let (mut next, mut sparse_before) = (0, false);
         while let Some(&(base, len)) = logs.get(next) {
             let later = logs.get(next + 1..).unwrap_or_default();
             let piece = Piece {
@@ -301,6 +301,11 @@ impl Verifying<'_> {
             let len = if later.is_empty() { len } else { file.len()? };
             let contiguous = self.claims.contiguous && base >= self.cleaned.sparse_below;
             let piece = Piece { len, contiguous, ..piece };
+            if contiguous && sparse_before {
+                // Compaction may have taken what lay in front of it.
+                self.expected = self.expected.map(|expected| expected.max(base));
+            }
+            sparse_before = !contiguous;
             if base < self.cleaned.sparse_below {
                 // The records of a transaction may be gone, and its index tells where they began.
                 self.transactions = None;
@@ -329,6 +334,11 @@ impl Verifying<'_> {
             }
             _ => own,
         }
+    }
+
+    /// Whether an exchange of this segment was begun and not ended: its other files may be of either side.
+    fn is_in_motion(&self, base: Offset) -> bool {
+        self.cleaned.swap.is_some_and(|swap| (swap.base..swap.end).contains(&base))
     }
 
     /// Whether a writer beside this exchanged segments since it was last asked.
@@ -470,10 +480,11 @@ impl Verifying<'_> {
             return Ok(None);
         }
         let digest = digest_reader(self.storage, self.dir, piece.base, piece.len)?;
-        let is_closed = piece.next_base.is_some();
-        if digest.is_none() && is_closed && self.claims.contiguous {
-            let path = self.dir.join(name::digest(piece.base));
-            self.report.damage(&path, 0, "it is missing, damaged, or of another state of its segment");
+        let path = self.dir.join(name::digest(piece.base));
+        // A missing one is none of damage: what it would tell is not told.
+        if digest.is_none() && !self.is_in_motion(piece.base) && self.storage.open(&path, Open::Read).is_ok()
+        {
+            self.report.damage(&path, 0, "it is damaged, or of another state of its segment");
         }
         Ok(digest)
     }
@@ -482,7 +493,7 @@ impl Verifying<'_> {
     fn indexes(&mut self, piece: Piece) -> Result<Option<IndexCheck>> {
         let closed = piece.next_base.is_some_and(|next| next <= self.claims.recovery_point.unwrap_or(0))
             || self.slot.is_some_and(|slot| piece.base < slot.segment_base);
-        if !self.claims.clean && !closed {
+        if (!self.claims.clean && !closed) || self.is_in_motion(piece.base) {
             return Ok(None);
         }
         let mut told = Vec::new();

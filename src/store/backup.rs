@@ -181,7 +181,14 @@ impl Shared {
         // Together, which is much faster than one by one; what fails fails again where it is looked at.
         let _ = in_parallel(self.context.threads, &logs, |(_, log)| log.sync_all());
         drop(logs);
-        let mut placing = Placing { storage: target.storage, links: true, done: Checkpoint::default() };
+        let root = target.root.clone();
+        let mut placing = Placing {
+            storage: target.storage,
+            links: true,
+            done: Checkpoint::default(),
+            root: &root,
+            unfinished: false,
+        };
         let mut ends = Ends::default();
         let mut tails = BTreeMap::new();
         let mut stale = Vec::new();
@@ -211,6 +218,9 @@ impl Shared {
         }
         // Behind the records: names that it does not know would be given out anew.
         self.context.names.copy(target.storage, &target.root)?;
+        if placing.unfinished {
+            target.marker = Marker::default();
+        }
         target.finish(&source, &ends, tails, clean)?;
         target.remove(&stale)?;
         left_out.map_or(Ok(placing.done), Err)

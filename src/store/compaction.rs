@@ -17,7 +17,8 @@ use crate::sync::{Arc, Mutex};
 /// Kafka's `log.cleaner.dedupe.buffer.size`.
 const DEDUPE_BUFFER_BYTES: usize = 128 * 1024 * 1024;
 
-/// The first pause after a failure, and the longest.
+/// Kafka's `log.cleaner.backoff.ms`, the pause when there was nothing to do, and the first after a failure; and the
+/// longest.
 const BACKOFF: Duration = Duration::from_secs(15);
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 
@@ -69,12 +70,7 @@ impl StoreOptions {
 
     pub(super) fn compactor(&self, now: Duration) -> Compactor {
         let CompactorOptions { dedupe_buffer_bytes, bytes_per_second } = self.compactor;
-        Compactor {
-            dedupe_buffer_bytes,
-            bytes_per_second,
-            due: Mutex::new(now + PAUSE),
-            failed: Mutex::default(),
-        }
+        Compactor { dedupe_buffer_bytes, bytes_per_second, due: Mutex::new(now), failed: Mutex::default() }
     }
 }
 

@@ -5,6 +5,7 @@
 //!   another, each but the last one whole, and nothing claims more than what is there.
 //! - A file gets its final name when it is whole and durable. One exception: the last segment grows in place, behind
 //!   the bytes that the marker vouches for.
+//! - One more: where segments were compacted since the last checkpoint the marker says `incomplete` until all is here.
 //! - Only `.log` files of closed segments are shared: they never change. Indexes and all else are copied.
 //! - A `.log` that is there and right has its indexes there: they were durable before it got its name. Those of the
 //!   segment that was the last one are written anew, until a checkpoint is finished where it is not.
@@ -13,7 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::backup::Checkpoint;
-use super::marker::Tail;
+use super::marker::{Marker, Tail};
 use super::open::remove_partition_dir;
 use crate::error::{ErrorKind, Result};
 use crate::log::checkpoint::{LEADER_EPOCHS, epochs_text, read_epochs};
@@ -39,6 +40,9 @@ pub(super) struct Placing<'s> {
     /// Whether hard links are to be had, as far as it is known.
     pub(super) links: bool,
     pub(super) done: Checkpoint,
+    /// The root, and whether its marker says that the checkpoint is not finished.
+    pub(super) root: &'s Path,
+    pub(super) unfinished: bool,
 }
 
 /// What became of one partition.
@@ -60,6 +64,15 @@ struct Place<'p, 's> {
 }
 
 impl Placing<'_> {
+    /// A segment that was compacted lacks what later ones replace: until these are here too the directory is no store.
+    fn begin_exchanges(&mut self) -> Result<()> {
+        if !self.unfinished {
+            Marker::default().write(self.storage, self.root)?;
+            self.unfinished = true;
+        }
+        Ok(())
+    }
+
     /// Brings the directory `to` up to a moment of the log in `from`. `known`: what an earlier checkpoint vouches for.
     pub(super) fn place(
         &mut self,
@@ -242,6 +255,7 @@ impl Place<'_, '_> {
                 write_new(storage, &tmp, bytes)?;
             }
         }
+        self.placing.begin_exchanges()?;
         compact::exchange_for(storage, self.to, base..next_base)?;
         self.there = names(storage, self.to)?;
         Ok(())
@@ -432,7 +446,8 @@ fn settle_compactions(storage: &dyn Storage, from: &Path, to: &Path) -> Result<(
         return Ok(());
     }
     let exchanges = target.exchanges.max(source.exchanges);
-    Cleaned { sparse_below: source.sparse_below, exchanges, swap: None }.write(storage, to)
+    let (sparse_below, needed_to) = (source.sparse_below, target.needed_to);
+    Cleaned { sparse_below, needed_to, exchanges, swap: None }.write(storage, to)
 }
 
 /// A file of any size; `None`: there is none.

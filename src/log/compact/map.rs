@@ -92,7 +92,7 @@ impl OffsetMap {
     fn place(&self, hash: [u64; 2]) -> usize {
         let slots = self.slots.len();
         // The upper half of the product: as even as a remainder, and no division.
-        let mut at = (u128::from(hash[0]) * slots as u128 >> 64) as usize;
+        let mut at = ((u128::from(hash[0]) * slots as u128) >> 64) as usize;
         while let Some(slot) = self.slots.get(at) {
             if slot[2] == 0 || (slot[0] == hash[0] && slot[1] == hash[1]) {
                 break;

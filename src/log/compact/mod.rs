@@ -391,7 +391,7 @@ impl Pass<'_> {
         for group in groups {
             let base = self.closed.pieces.get(group.start).map_or(0, |piece| piece.base);
             let made = self.rewrite_group(group.clone(), &mut filter, &mut walked, old_horizon);
-            let exchanged = made.and_then(|made| self.exchange(group.clone(), made));
+            let exchanged = made.and_then(|made| self.exchange(group.clone(), made, end));
             let new =
                 exchanged.inspect_err(|_| swap::discard(log.context.storage.as_ref(), &log.dir, base))?;
             let old = self.closed.pieces.get(group).unwrap_or_default();
@@ -479,7 +479,12 @@ impl Pass<'_> {
     }
 
     /// Puts what was made of a group in the place of its segments.
-    fn exchange(&self, group: Range<usize>, made: output::Made) -> Result<Arc<Segment>, Stopped> {
+    fn exchange(
+        &self,
+        group: Range<usize>,
+        made: output::Made,
+        needed_to: Offset,
+    ) -> Result<Arc<Segment>, Stopped> {
         let log = self.log;
         let old = self.closed.segments.get(group.clone()).unwrap_or_default();
         let Some(first) = old.first() else { return Err(Stopped::Overtaken) };
@@ -492,7 +497,7 @@ impl Pass<'_> {
         }
         old.iter().try_for_each(|segment| segment.hold_files())?;
         let mut cleaned = log.compaction.cleaned();
-        let exchanged = swap::exchange(log.context.storage.as_ref(), &log.dir, &mut cleaned, swap);
+        let exchanged = swap::exchange(log.context.storage.as_ref(), &log.dir, &mut cleaned, swap, needed_to);
         log.compaction.set_cleaned(cleaned);
         match exchanged {
             Ok(()) => {}

@@ -39,6 +39,8 @@ pub(crate) const DELETED: &str = ".deleted";
 pub(crate) struct Cleaned {
     /// Segments of a base below it may have gaps between their offsets; they are on the device.
     pub(crate) sparse_below: Offset,
+    /// What replaces records that were taken lies below it, on the device: without all of that the rest says nothing.
+    pub(crate) needed_to: Offset,
     /// How many exchanges there were: readers in other processes see by it that there was one.
     pub(crate) exchanges: u64,
     /// The exchange that is under way.
@@ -76,6 +78,7 @@ impl Cleaned {
         let number = |text: Option<&str>| text?.parse::<Offset>().ok().filter(|n| *n >= 0);
         let mut field = |name: &str| number(lines.next()?.strip_prefix(name)?.strip_prefix(' '));
         let sparse_below = field("sparse-below").ok_or(BAD)?;
+        let needed_to = field("needed-to").ok_or(BAD)?;
         let exchanges = field("exchanges").and_then(|n| u64::try_from(n).ok()).ok_or(BAD)?;
         let swap = match lines.next().map(|line| line.split(' ').collect::<Vec<_>>()) {
             None => None,
@@ -90,13 +93,15 @@ impl Cleaned {
             },
         };
         let good = lines.next().is_none() && swap.is_none_or(|swap| swap.base < swap.end);
-        if good { Ok(Cleaned { sparse_below, exchanges, swap }) } else { Err(BAD) }
+        if good { Ok(Cleaned { sparse_below, needed_to, exchanges, swap }) } else { Err(BAD) }
     }
 
     /// Its text, without the sum behind it.
     pub(crate) fn text(&self) -> String {
-        let mut text =
-            format!("{VERSION_LINE}\nsparse-below {}\nexchanges {}\n", self.sparse_below, self.exchanges);
+        let Cleaned { sparse_below, needed_to, exchanges, .. } = self;
+        let mut text = format!(
+            "{VERSION_LINE}\nsparse-below {sparse_below}\nneeded-to {needed_to}\nexchanges {exchanges}\n"
+        );
         if let Some(Swap { base, end, bytes, sum }) = self.swap {
             text.push_str(&format!("swap {base} {end} {bytes} {sum:08x}\n"));
         }
@@ -115,6 +120,7 @@ pub(crate) fn exchange(
     dir: &Path,
     cleaned: &mut Cleaned,
     swap: Swap,
+    needed_to: Offset,
 ) -> Result<(), Exchange> {
     let begin = || {
         // What the one before left: it must not pass for the old side of this one.
@@ -130,6 +136,7 @@ pub(crate) fn exchange(
     begin().map_err(Exchange::NotBegun)?;
     let begun = Cleaned {
         sparse_below: cleaned.sparse_below.max(swap.end),
+        needed_to: cleaned.needed_to.max(needed_to),
         exchanges: cleaned.exchanges + 1,
         swap: Some(swap),
     };
@@ -155,7 +162,8 @@ pub(crate) fn exchange_for(storage: &dyn Storage, dir: &Path, bases: Range<Offse
     let mut swap = Swap { base: bases.start, end: bases.end, bytes, sum: 0 };
     swap.sum = sum_of(file.as_ref(), bytes)?.unwrap_or(0);
     let mut cleaned = Cleaned::read(storage, dir)?;
-    match exchange(storage, dir, &mut cleaned, swap) {
+    let needed_to = cleaned.needed_to;
+    match exchange(storage, dir, &mut cleaned, swap, needed_to) {
         Ok(()) => Ok(()),
         Err(Exchange::NotBegun(error) | Exchange::Begun(error)) => Err(error),
     }
