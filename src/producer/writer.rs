@@ -131,7 +131,12 @@ impl Writer {
         self.seal()?;
         self.append()?;
         if let (Acks::All, Some((log, end))) = (self.config.acks, self.appended.last()) {
-            log.wait_committed(end, None)?;
+            let committed = log.wait_committed(end, None);
+            if let (Err(_), Ok(now)) = (&committed, self.partition.log()) {
+                // After a recovery it can say nothing more than it just did.
+                let _ = self.appended.leave_all_but(&now);
+            }
+            committed?;
         }
         Ok(self.end)
     }
