@@ -182,9 +182,9 @@ fn j05_a_compacted_topic_loses_nothing_by_age_or_size_but_what_lies_below_its_st
 #[test]
 fn j06_compact_and_delete_deletes() {
     let bench = Bench::new();
-    let config = TopicConfig::default().retention_ms(10_000).cleanup_policy(Cleanup::COMPACT_DELETE);
-    let topic = bench.topic(config);
+    let topic = bench.topic(TopicConfig::default().retention_ms(10_000));
     append(&topic, 15, 10);
+    bench.store.alter_topic("t", topic.config().cleanup_policy(Cleanup::COMPACT_DELETE)).unwrap();
     assert_eq!(bench.store.run_retention_now().unwrap().segments, 3);
     assert_eq!(bench.bases(), [15]);
 }

@@ -470,8 +470,17 @@ impl World {
 
 #[test]
 fn retention_and_delete_records_do_what_kafkas_rule_says_whatever_happens() {
+    run(500, 40);
+}
+
+#[test]
+#[ignore = "takes minutes; .ci/soak calls it, and many more"]
+fn they_do_so_in_five_thousand_schedules() {
+    if soak() { run(100_000, 60) } else { run(5_000, 40) }
+}
+
+fn run(schedules: usize, steps: usize) {
     let seed = seed();
-    let (schedules, steps) = if soak() { (100_000, 60) } else { (5_000, 40) };
     let totals = std::sync::Mutex::new((0, 0));
     in_parallel(schedules, |i| {
         let seed = seed.wrapping_add(i as u64);
