@@ -338,13 +338,14 @@ impl<'c> Opening<'c> {
         Ok(left)
     }
 
-    /// Whether a crash may have come before the indexes of a closed segment were durable.
+    /// Whether a crash may have come before the indexes of a closed segment were durable: they are when a segment behind
+    /// it is synced, and the recovery point moves behind that one's base.
     fn may_lack_index(&self, base: Offset, next_base: Option<Offset>) -> bool {
         let synced = self.hints.recovery_point.unwrap_or(0);
         let has_both = self.indexes.get(&base).is_some_and(|files| *files == 2);
         !self.context.read_only
             && !self.hints.clean
-            && (!has_both || next_base.is_none_or(|next| next > synced))
+            && (!has_both || next_base.is_none_or(|next| next >= synced))
     }
 
     fn finish(

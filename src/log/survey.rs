@@ -16,7 +16,7 @@ use crate::limits::SEGMENT_BYTES_MAX;
 use crate::record::Invalid;
 use crate::segment::Segment;
 use crate::segment::name::{self, SegmentFile};
-use crate::storage::{Entry, EntryKind, Open};
+use crate::storage::{Entry, EntryKind, Open, read_small};
 use crate::sync::Arc;
 use crate::types::Offset;
 
@@ -153,11 +153,25 @@ impl Opening<'_> {
             // One that came back would be taken for that of other records.
             self.context.storage.sync_dir(&self.dir)?;
         }
+        if !self.context.read_only && !self.hints.clean {
+            snapshots.retain(|offset| self.keeps_snapshot(*offset));
+        }
         let unproven = match self.hints.clean {
             true => end,
             false => bases.range(..=self.proven).next_back().copied().unwrap_or(0),
         };
         Ok(Producers::new(snapshots, unproven, self.hints.clean))
+    }
+
+    /// Removes a snapshot that a crash has torn, also one that nobody would go back to: a broker finds fault with it.
+    fn keeps_snapshot(&self, offset: Offset) -> bool {
+        let storage = self.context.storage.as_ref();
+        let path = self.dir.join(name::snapshot(offset));
+        let torn = match read_small(storage, &path) {
+            Ok(bytes) => bytes.is_none_or(|bytes| snapshot::decode(&bytes, offset).is_err()),
+            Err(error) => error.is_corrupt(),
+        };
+        !torn || storage.remove_file(&path).is_err()
     }
 
     pub(super) fn cut_tail(
