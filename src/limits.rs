@@ -20,8 +20,8 @@ pub(crate) const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 /// Bytes of what a group notes with an offset: Kafka's `offset.metadata.max.bytes`.
 pub(crate) const OFFSET_METADATA_BYTES_MAX: usize = 4_096;
 
-/// Bytes of a group's name, a client's and a static member's: a member's id, one of them and a number, must fit into the
-/// 32,767 bytes of a text in Kafka's records.
+/// Bytes of a group's name, a client's and a static member's: a member's id, one of them and a number, must fit into
+/// the 32,767 bytes of a text in Kafka's records.
 pub(crate) const GROUP_TEXT_BYTES_MAX: usize = 32_000;
 
 /// Bytes of a batch of committed offsets: far below what any topic takes.

@@ -1,5 +1,5 @@
-//! Time as the crate sees it: a trait, the system's clock, one that is moved by hand, and the wall clock as far as it can
-//! be believed.
+//! Time as the crate sees it: a trait, the system's clock, one that is moved by hand, and the wall clock as far as it
+//! can be believed.
 
 use std::fmt;
 use std::time::Duration;

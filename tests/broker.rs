@@ -358,7 +358,7 @@ fn a_broker_that_starts_after_any_crash_serves_of_each_partition_all_or_nothing(
     store.hand_to_broker("orders", BROKER).unwrap();
     let points = disk.crash_points();
     disk.record_states(false);
-    let limit = if soak() { 2_000 } else { 60 };
+    let limit = if soak() { 2_000 } else { 12 };
     let (all, none, part) = (counter(), counter(), counter());
     in_parallel(points.len(), |i| {
         for (n, state) in points[i].states(limit, seed).enumerate() {
@@ -369,7 +369,9 @@ fn a_broker_that_starts_after_any_crash_serves_of_each_partition_all_or_nothing(
                 let served =
                     found.iter().zip(&expected).filter(|(found, expected)| found == expected).count();
                 let whole = |(found, expected): (&Rows, &Rows)| found.is_empty() || found == expected;
-                assert!(found.iter().zip(&expected).all(whole), "a part of a partition");
+                let files: Vec<_> =
+                    state.files().into_iter().filter(|file| file.starts_with(BROKER)).collect();
+                assert!(found.iter().zip(&expected).all(whole), "a part of a partition: {files:?}");
                 let kind = if served == 3 {
                     &all
                 } else if served == 1 {
@@ -420,7 +422,7 @@ fn after_any_crash_a_topic_was_taken_whole_or_not_at_all() {
     let points = disk.crash_points();
     disk.record_states(false);
     assert_eq!(rows(&store), trimmed, "the log's start comes along");
-    let limit = if soak() { 2_000 } else { 60 };
+    let limit = if soak() { 2_000 } else { 12 };
     let (taken, not) = (counter(), counter());
     in_parallel(points.len(), |i| {
         for (n, state) in points[i].states(limit, seed).enumerate() {

@@ -158,6 +158,13 @@ impl Run {
         }
         let after_append = again.crash(random.next());
         store.close().unwrap();
+        // A broker that takes the directory over misses none of them.
+        let files: Vec<String> = again.files().iter().map(|file| file.display().to_string()).collect();
+        for log in files.iter().filter(|file| file.ends_with(".log")) {
+            for index in [".index", ".timeindex"].map(|suffix| log.replace(".log", suffix)) {
+                assert!(files.contains(&index), "{index} is missing: {files:?}");
+            }
+        }
         let mut sent = self.sent[..end].to_vec();
         sent.push(next);
         let must = if self.durability == Durability::Disk { end + 1 } else { end };

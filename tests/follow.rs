@@ -246,6 +246,44 @@ fn what_was_deleted_is_out_of_range_and_what_is_held_stays_good() {
 }
 
 #[test]
+fn a_start_that_moved_is_seen_whether_or_not_segments_went() {
+    for durability in [Durability::Disk, Durability::PageCache] {
+        let mut writer = Writer::new(small_segments().durability(durability));
+        writer.append(40, Acks::All);
+        let clock = ManualClock::new(1);
+        let reader = Store::options().clock(clock.clone()).open_read_only(writer.dir()).unwrap();
+        let partition = reader.topic("t").unwrap().partition(0).unwrap();
+        let held = partition.read(0, 1).unwrap();
+        assert_eq!(partition.log_start_offset(), 0);
+        let mut earliest = consumer(&reader);
+        // Inside the first segment, at the next one's base, behind several, and all there is.
+        for before in [1, 2, 5, 23, 40] {
+            assert_eq!(writer.store.delete_records("t", 0, before).unwrap(), before);
+            clock.advance(Duration::from_secs(1));
+            assert_eq!(partition.log_start_offset(), before);
+            let gone = partition.read(before - 1, 1).unwrap_err();
+            let valid = before..40;
+            assert!(
+                matches!(gone.kind(), ErrorKind::OffsetOutOfRange { valid: told, .. } if *told == valid),
+                "{gone}"
+            );
+            let found: Vec<_> = partition.scan(before).map(Result::unwrap).collect();
+            assert_eq!(found.iter().map(|records| records.len()).sum::<usize>() as i64, 40 - before);
+        }
+        assert_eq!(held.iter().next().unwrap().value(), Some(&value(0)[..]));
+        // A store that is opened now sees it at once, and one that was opened before at the first use.
+        let late = writer.reader();
+        writer.append(3, Acks::All);
+        writer.store.delete_records("t", 0, 41).unwrap();
+        assert_eq!(late.topic("t").unwrap().partition(0).unwrap().log_start_offset(), 41);
+        assert_eq!(writer.reader().topic("t").unwrap().partition(0).unwrap().log_start_offset(), 41);
+        clock.advance(Duration::from_secs(1));
+        let first = earliest.poll(LONG).unwrap();
+        assert_eq!(first.iter().next().unwrap().offset(), 41);
+    }
+}
+
+#[test]
 fn topics_that_are_made_grown_deleted_and_made_anew_are_followed() {
     let mut writer = Writer::new(small_segments());
     writer.append(5, Acks::All);

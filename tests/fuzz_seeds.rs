@@ -34,3 +34,13 @@ fn small_files() {
 fn directories() {
     each_seed("directory", logstead::fuzzing::directory);
 }
+
+#[test]
+fn producers() {
+    each_seed("producers", logstead::fuzzing::producers);
+}
+
+#[test]
+fn committed_offsets() {
+    each_seed("offsets", logstead::fuzzing::offsets);
+}

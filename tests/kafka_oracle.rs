@@ -19,23 +19,8 @@ use std::path::{Path, PathBuf};
 
 use common::Random;
 use logstead::{Acks, Record, Store};
-use oracle::{Oracle, compare, partition_dirs, problems, unpacked};
+use oracle::{Oracle, compare, named, partition_dirs, problems, unpacked};
 use serde_json::Value;
-
-/// All directories of that name below `home`, sorted.
-fn named(home: &Path, name: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut dirs = vec![home.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
-            if entry.file_type().unwrap().is_dir() {
-                if entry.file_name() == name { found.push(entry.path()) } else { dirs.push(entry.path()) }
-            }
-        }
-    }
-    found.sort();
-    found
-}
 
 fn record_lines(text: &str) -> Vec<&str> {
     text.lines().filter(|line| line.contains(r#""type":"record""#)).collect()

@@ -295,6 +295,7 @@ fn a_record_that_fails_is_retried_when_its_time_has_come_and_holds_up_no_other_p
     assert_eq!(world.gate.attempts((0, 0)), 1, "too early");
     world.clock.advance(Duration::from_millis(42));
     world.gate.pass((0, 0), Answer::Fails);
+    until("its time is set", || pool.progress().failures == 2);
     // Twice as long.
     world.clock.advance(Duration::from_millis(241));
     world.gate.pass((0, 0), Answer::Fine);
@@ -314,6 +315,7 @@ fn a_pool_stops_at_a_record_that_can_not_be_done_and_the_next_begins_there() {
     let pool = world.start(PoolConfig::default().retries(1).retry_backoff_ms(10));
     world.gate.pass((0, 0), Answer::Fine);
     world.gate.pass((0, 1), Answer::Fails);
+    until("its time is set", || pool.progress().failures == 1);
     world.clock.advance(Duration::from_millis(20));
     world.gate.pass((0, 1), Answer::Fails);
     let error = pool.join().unwrap_err();
@@ -618,18 +620,24 @@ fn after_a_power_cut_a_pool_goes_on_where_it_had_committed() {
 
 #[test]
 fn a_slow_handler_costs_the_pool_no_partition() {
-    let world = World::new(1);
-    world.fill(1, 2, 5);
-    let pool = world.start(eager());
+    let world = World::new(2);
+    let producer = world.store.producer().unwrap();
+    let send = |partition| producer.send(Record::to("t").partition(partition)).unwrap().wait().unwrap();
+    send(0);
+    let pool = world.start(eager().threads(2));
     world.gate.waits((0, 0));
-    // Twice `max.poll.interval.ms`.
-    world.clock.advance(Duration::from_secs(600));
-    let hand = &pool.progress().in_hand[0];
-    assert_eq!((hand.thread, hand.offset, hand.since), (0, 0, Duration::from_secs(600)));
+    // Twice `max.poll.interval.ms`. What comes between shows that the pool polls.
+    for offset in 0..6 {
+        world.clock.advance(Duration::from_secs(100));
+        send(1);
+        world.gate.pass((1, offset), Answer::Fine);
+    }
+    let hand = pool.progress().in_hand.into_iter().find(|hand| hand.partition.partition == 0).unwrap();
+    assert_eq!((hand.offset, hand.since), (0, Duration::from_secs(600)));
     world.gate.pass((0, 0), Answer::Fine);
-    world.gate.pass((0, 1), Answer::Fine);
-    until("committed", || world.committed().get(&0) == Some(&2));
+    until("committed", || world.committed() == [(0, 1), (1, 6)].into());
     pool.stop().unwrap();
+    world.gate.check();
 }
 
 #[test]
@@ -672,7 +680,7 @@ fn pools_that_come_and_go_do_every_record_and_each_of_them_once() {
         let mut consumer = world.group.consumer_with(config).unwrap();
         consumer.subscribe(["t"]).unwrap();
         let (count, seen) = (Arc::clone(&count), Arc::clone(&seen));
-        let config = PoolConfig::default().threads(2).order_by(OrderBy::Key).buffered_records(50);
+        let config = PoolConfig::default().threads(2).buffered_records(50);
         let handler = move |record: RecordRef<'_>| {
             *seen.lock().unwrap().entry((record.partition(), record.offset())).or_default() += 1;
             count.fetch_add(1, Ordering::SeqCst);

@@ -71,8 +71,8 @@ impl TopicConfig {
         self
     }
 
-    /// `logstead.hold.groups`: retention keeps, beyond its own limits, what one of these groups has not read yet. Needs a
-    /// bound: [`TopicConfig::hold_max_bytes`], [`TopicConfig::hold_max_ms`] or both. Default: none.
+    /// `logstead.hold.groups`: retention keeps, beyond its own limits, what one of these groups has not read yet.
+    /// Needs a bound: [`TopicConfig::hold_max_bytes`], [`TopicConfig::hold_max_ms`] or both. Default: none.
     ///
     /// A group that never committed has read nothing. [`Store::delete_records`](crate::Store::delete_records) deletes
     /// all the same.

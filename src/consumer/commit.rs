@@ -1,9 +1,9 @@
 //! Committing: how far the group is, told to the group.
 
 use super::Consumer;
+use super::position::Assigned;
 use crate::error::{ErrorKind, Result};
 use crate::group::{By, OffsetAndMetadata};
-use crate::sync::Arc;
 use crate::types::Offset;
 
 impl Consumer {
@@ -47,26 +47,29 @@ impl Consumer {
 
     fn commit_positions(&mut self, sync: bool) -> Result<()> {
         let member = self.member.as_ref().ok_or(ErrorKind::NoGroup)?;
-        // Of what was deleted there is nothing to go on with.
-        let is_there = |name: &str, index| self.topics.known(name).is_ok_and(|topic| topic.index == index);
-        let positions: Vec<(Arc<str>, i32, Offset)> = self
-            .assigned
-            .iter()
-            .filter_map(|a| Some((a.topic.name.shared(), a.partition, a.uncommitted()?, a.topic.index)))
-            .filter(|(name, _, _, index)| is_there(name, *index))
-            .map(|(name, partition, position, _)| (name, partition, position))
-            .collect();
         if member.is_subscribed() && member.seat.is_none() {
             // It has nothing, so nothing is left undone.
             return Ok(());
         }
-        let offsets: Vec<(&str, i32, OffsetAndMetadata)> =
-            positions.iter().map(|(topic, p, position)| (&**topic, *p, (*position).into())).collect();
+        // Nobody else commits what a member owns: what it knows to be committed is.
+        let is_member = member.seat.is_some();
+        // Of what was deleted there is nothing to go on with.
+        let is_there = |name: &str, index| self.topics.known(name).is_ok_and(|topic| topic.index == index);
+        let position = |(at, assigned): (usize, &Assigned)| {
+            let position = assigned.uncommitted()?;
+            is_there(assigned.topic.name.as_str(), assigned.topic.index).then_some((at, position))
+        };
+        let positions: Vec<(usize, Offset)> = self.assigned.iter().enumerate().filter_map(position).collect();
+        let offset = |(at, position): &(usize, Offset)| {
+            let assigned = self.assigned.get(*at)?;
+            Some((assigned.topic.name.as_str(), assigned.partition, (*position).into()))
+        };
+        let offsets: Vec<(&str, i32, OffsetAndMetadata)> = positions.iter().filter_map(offset).collect();
         self.commit_all(&offsets, sync)?;
-        if sync {
-            for (topic, partition, position) in &positions {
-                if let Ok(assigned) = self.find(topic, *partition) {
-                    assigned.committed = Some(*position);
+        if sync && is_member {
+            for (at, position) in positions {
+                if let Some(assigned) = self.assigned.get_mut(at) {
+                    assigned.committed = Some(position);
                 }
             }
         }

@@ -8,8 +8,8 @@ use crate::types::TopicPartition;
 ///
 /// All calls come from within the consumer's own [`Consumer::poll`] (or `unsubscribe`, or `close`), with no lock held.
 /// The consumer is handed in: committing, seeking and pausing work; what would wait for the call itself, as `poll` and
-/// `unsubscribe`, answers [`ErrorKind::WouldWaitForItself`](crate::ErrorKind::WouldWaitForItself). An error comes out of
-/// that `poll`, when the partitions have changed hands all the same.
+/// `unsubscribe`, answers [`ErrorKind::WouldWaitForItself`](crate::ErrorKind::WouldWaitForItself). An error comes out
+/// of that `poll`, when the partitions have changed hands all the same.
 ///
 /// Only what changes is named: a partition that stays is in none of these calls. A consumer that is dropped, and not
 /// closed, tells nothing any more.

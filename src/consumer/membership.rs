@@ -223,8 +223,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Leaves the group: what is to be committed is committed with `enable.auto.commit`, the listener is told, and others
-    /// may take the partitions. A static member's are kept for `session.timeout.ms`.
+    /// Leaves the group: what is to be committed is committed with `enable.auto.commit`, the listener is told, and
+    /// others may take the partitions. A static member's are kept for `session.timeout.ms`.
     ///
     /// # Errors
     /// The commit, or the listener, failed; or the consumer had been removed before. It has left all the same.
@@ -393,7 +393,10 @@ impl Consumer {
         let awaiting = self.assigned.iter_mut().filter(|assigned| assigned.awaits_commit);
         for (assigned, committed) in awaiting.zip(committed) {
             match committed {
-                Ok(committed) => assigned.start_at(committed.map(|committed| committed.offset)),
+                Ok(committed) => {
+                    let is_member = member.seat.is_some();
+                    assigned.start_at(committed.map(|committed| committed.offset), is_member);
+                }
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }

@@ -104,8 +104,8 @@ impl Consumer {
         })
     }
 
-    /// Reads from these partitions from now on. A partition that was assigned before keeps its position; in a consumer of
-    /// a group a new one begins where the group stands. A consumer that subscribed leaves its group first.
+    /// Reads from these partitions from now on. A partition that was assigned before keeps its position; in a consumer
+    /// of a group a new one begins where the group stands. A consumer that subscribed leaves its group first.
     ///
     /// # Errors
     /// An unknown topic or partition; nothing is changed then. What [`Consumer::unsubscribe`] answers.

@@ -40,9 +40,10 @@ impl Assigned {
         Assigned { awaits_commit: true, ..Assigned::new(topic, partition) }
     }
 
-    /// Begins at what the group committed; `None`: nothing.
-    pub(super) fn start_at(&mut self, committed: Option<Offset>) {
-        (self.awaits_commit, self.committed) = (false, committed);
+    /// Begins at what the group committed; `None`: nothing. `alone`: nobody else commits it.
+    pub(super) fn start_at(&mut self, committed: Option<Offset>, alone: bool) {
+        self.awaits_commit = false;
+        self.committed = committed.filter(|_| alone);
         self.position = committed.or(self.position);
     }
 

@@ -11,8 +11,8 @@ use crate::segment::txn_index;
 use crate::storage::SimDisk;
 use crate::types::Offset;
 
-/// Reads bytes as each of the files of producers, and as batches of theirs: nothing panics, what is accepted is the same
-/// when written and read again, and what a state takes it knows again.
+/// Reads bytes as each of the files of producers, and as batches of theirs: nothing panics, what is accepted is the
+/// same when written and read again, and what a state takes it knows again.
 pub fn producers(data: &[u8]) {
     let Some((kind, content)) = data.split_first() else { return };
     match kind % 4 {

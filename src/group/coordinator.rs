@@ -4,8 +4,8 @@
 //! - A partition has one owner at most. From one owner to the next it is free in between: the first gave it back, left,
 //!   or was removed.
 //! - A member is given only what its target names and nobody else owns.
-//! - The epoch grows with every change of members, of what they want, and of the topics. A target carries the epoch that
-//!   it was made for, and a target of an older epoch is not followed.
+//! - The epoch grows with every change of members, of what they want, and of the topics. A target carries the epoch
+//!   that it was made for, and a target of an older epoch is not followed.
 //! - Whoever makes a partition free, or a target, has those woken who wait for it. Nothing of a user's is called here:
 //!   bells are handed out, to be rung when the lock is gone.
 //!

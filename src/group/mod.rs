@@ -4,8 +4,8 @@
 //! have what). And `consumer` → [`Groups::commit`] → [`codec`] → `__consumer_offsets`, an ordinary topic → [`replay`].
 //!
 //! Invariants:
-//! - Locks, in this order: a group's `commits` → its `state`, or a replay → topics, and so on down. Assignors, listeners
-//!   and wakers run with none of them held.
+//! - Locks, in this order: a group's `commits` → its `state`, or a replay → topics, and so on down. Assignors,
+//!   listeners and wakers run with none of them held.
 //! - Time-outs are looked at by every call about a group, by the store's timer and by its host.
 //! - What is kept across runs is in the log: offsets, and what a group looked like last. Members live in memory: they
 //!   are gone when the process is.

@@ -443,3 +443,26 @@ fn a_group_is_written_down_as_kafka_does() {
     let empty = bench.group.value(9);
     assert_eq!((empty.protocol, empty.leader, empty.members.len()), (None, None, 0));
 }
+
+#[test]
+fn who_holds_records_for_a_group_is_told_what_no_crash_takes_back() {
+    let clock = crate::ManualClock::new(1);
+    let options = crate::Store::options().maintenance(crate::Maintenance::Manual).clock(clock);
+    let store = options.disk(&crate::SimDisk::new(1)).open("/s").unwrap();
+    let topic = store.create_topic("t", crate::TopicConfig::default()).unwrap();
+    let records = (0..9).map(|_| crate::Record::to(&topic).value("v"));
+    topic.partition(0).unwrap().append(records, None, crate::Acks::All).unwrap();
+    let group = store.group("g");
+    let positions = Positions(Arc::downgrade(&group.groups));
+    let held = || crate::GroupPositions::position(&positions, "g", "t", 0).unwrap();
+    assert_eq!(held(), None);
+    group.commit_offsets([("t", 0, 3)]).unwrap();
+    assert_eq!(held(), Some(3));
+    let mut consumer = group.consumer().unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    consumer.poll(Duration::ZERO).unwrap();
+    consumer.commit_offsets_async([("t", 0, 5)]).unwrap();
+    assert_eq!(held(), Some(3), "it is not synced yet");
+    consumer.commit_offsets([("t", 0, 6)]).unwrap();
+    assert_eq!(held(), Some(6));
+}

@@ -146,19 +146,24 @@ impl Log {
         }
     }
 
-    /// Reads again what failed only because files were moved, exchanged or cut meanwhile: by the writer, or
-    /// here by whoever cleans.
+    /// Reads again what failed only because files were moved, exchanged or cut meanwhile: by the writer, or here by
+    /// whoever cleans.
     pub(super) fn retried<T>(&self, read: impl Fn() -> Result<T>) -> Result<T> {
         let mut left = ATTEMPTS;
         loop {
             let result = read();
             let Err(error) = &result else { return result };
-            let Some(follow) = &self.follow else { return if is_moved(error) { read() } else { result } };
             let (moved, damaged) = (is_moved(error), matches!(error.kind(), ErrorKind::Corrupt { .. }));
             if left == 0 || !(moved || damaged) {
                 return result;
             }
             left -= 1;
+            let Some(follow) = &self.follow else {
+                if moved {
+                    continue;
+                }
+                return result;
+            };
             let mut state = follow.state.lock();
             let reloads = state.reloads;
             match moved {

@@ -354,8 +354,8 @@ impl Log {
         self.contiguous
     }
 
-    /// The log start, when anything was deleted. Kafka remembers it only inside a segment: here it also tells which of the
-    /// files that a crash leaves are to go.
+    /// The log start, when anything was deleted. Kafka remembers it only inside a segment: here it also tells which
+    /// of the files that a crash leaves are to go.
     pub(crate) fn log_start_to_remember(&self) -> Option<Offset> {
         Some(self.log_start()).filter(|start| *start > 0)
     }

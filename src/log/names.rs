@@ -1,7 +1,7 @@
 //! `logstead-producers`: the ids of producers that have a name, which outlive the program.
 //!
-//! One text file in the store's root, replaced as a whole, its last line a CRC-32 of the lines before. A line is a name,
-//! its id, the epoch given out last, and the ids that it had before, youngest first:
+//! One text file in the store's root, replaced as a whole, its last line a CRC-32 of the lines before. A line is a
+//! name, its id, the epoch given out last, and the ids that it had before, youngest first:
 //! ```text
 //! logstead-producers 1
 //! import 4107553126871306240 3

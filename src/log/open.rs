@@ -10,7 +10,7 @@
 //! - Behind a cut, and behind a gap that a crash left, nothing is served; it is set aside.
 //! - Rot is reported and stays where it is: no file with committed records is cut, emptied or removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -79,6 +79,8 @@ pub(super) struct Opening<'c> {
     pub(super) shared: BTreeSet<Offset>,
     /// The snapshots of producers that lie there.
     pub(super) snapshots: BTreeSet<Offset>,
+    /// How many of its two index files each segment has.
+    pub(super) indexes: BTreeMap<Offset, u8>,
     pub(super) events: Vec<RecoveryEvent>,
 }
 
@@ -234,6 +236,7 @@ impl<'c> Opening<'c> {
             seen_epoch: 0,
             shared: BTreeSet::new(),
             snapshots: BTreeSet::new(),
+            indexes: BTreeMap::new(),
             events: Vec::new(),
         })
     }
@@ -273,6 +276,10 @@ impl<'c> Opening<'c> {
             if i < first_unproven {
                 segment.set_end(len);
                 segment.seal();
+                if self.may_lack_index(base, found.get(i + 1).map(|next| next.0)) {
+                    // They are hints: what fails here fails again, and is told, when they are needed.
+                    let _ = segment.mend_index();
+                }
                 continue;
             }
             let next_base = found.get(i + 1).map(|next| next.0);
@@ -301,8 +308,8 @@ impl<'c> Opening<'c> {
         self.finish(segments, next_offset)
     }
 
-    /// Finds out where the log starts, and takes out what lies wholly below that: an interrupted deletion, which may have
-    /// left some of it and not the rest. A broker's it deletes itself, or retention does.
+    /// Finds out where the log starts, and takes out what lies wholly below that: an interrupted deletion, which may
+    /// have left some of it and not the rest. A broker's it deletes itself, or retention does.
     fn without_deleted(&mut self, mut found: Vec<(Offset, u64)>) -> Result<Vec<(Offset, u64)>> {
         if !self.hints.contiguous {
             return Ok(found);
@@ -329,6 +336,15 @@ impl<'c> Opening<'c> {
             storage.sync_dir(&self.dir)?;
         }
         Ok(left)
+    }
+
+    /// Whether a crash may have come before the indexes of a closed segment were durable.
+    fn may_lack_index(&self, base: Offset, next_base: Option<Offset>) -> bool {
+        let synced = self.hints.recovery_point.unwrap_or(0);
+        let has_both = self.indexes.get(&base).is_some_and(|files| *files == 2);
+        !self.context.read_only
+            && !self.hints.clean
+            && (!has_both || next_base.is_none_or(|next| next > synced))
     }
 
     fn finish(

@@ -194,8 +194,8 @@ impl ProducerState {
         Ok(Checked::Append)
     }
 
-    /// Takes in a batch that stands in the log, in whatever order its producer wrote. The transaction that it aborts, if
-    /// there is one. `high_watermark`: below it markers are final.
+    /// Takes in a batch that stands in the log, in whatever order its producer wrote. The transaction that it aborts,
+    /// if there is one. `high_watermark`: below it markers are final.
     pub(crate) fn apply(
         &mut self,
         header: &BatchHeader,

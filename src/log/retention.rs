@@ -1,4 +1,5 @@
-//! Which segments go: a pure decision from a snapshot of a log (Kafka's `UnifiedLog.deleteOldSegments`), and how it reads.
+//! Which segments go: a pure decision from a snapshot of a log (Kafka's `UnifiedLog.deleteOldSegments`), and how it
+//! reads.
 //!
 //! Invariants:
 //! - Segments go from the oldest on, whole ones, up to the first that stays. One that is not committed stays.
@@ -17,8 +18,9 @@ use crate::types::Offset;
 /// The store's own groups are asked, unless [`StoreOptions::group_positions`](crate::StoreOptions::group_positions)
 /// names somebody else: a program that keeps its positions in its own database.
 ///
-/// It is called by whoever looks for what can go (the thread `logstead-clean`, [`Store::maintain`](crate::Store::maintain),
-/// an append that found the store full), with no lock held. It must not wait for the store.
+/// It is called by whoever looks for what can go (the thread `logstead-clean`,
+/// [`Store::maintain`](crate::Store::maintain), an append that found the store full), with no lock held. It must not
+/// wait for the store.
 pub trait GroupPositions: Send + Sync {
     /// The offset behind the last record that the group has dealt with for good; `None` where it never said so, which
     /// holds everything, and so does an error.

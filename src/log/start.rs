@@ -5,8 +5,8 @@
 
 use crate::types::Offset;
 
-/// The start that can be believed, of a log of ours; `None`: nothing is known to be deleted. `told`: by the checkpoint of
-/// log starts; `bases`: where segments begin.
+/// The start that can be believed, of a log of ours; `None`: nothing is known to be deleted. `told`: by the
+/// checkpoint of log starts; `bases`: where segments begin.
 pub(super) fn confirmed(
     told: Option<Offset>,
     epochs: Option<&[(i32, Offset)]>,

@@ -65,6 +65,7 @@ impl Opening<'_> {
         }
         self.shared.clear();
         self.snapshots.clear();
+        self.indexes.clear();
         let mut logs = Vec::new();
         let mut indexes = Vec::new();
         let mut leftovers = Vec::new();
@@ -95,6 +96,8 @@ impl Opening<'_> {
                     | SegmentFile::Digest(base),
                 ) => {
                     indexes.push((base, entry.name.clone()));
+                    let index = [".index", ".timeindex"].iter().any(|suffix| entry.name.ends_with(suffix));
+                    *self.indexes.entry(base).or_default() += u8::from(index);
                 }
                 Some(SegmentFile::Snapshot(offset)) => drop(self.snapshots.insert(offset)),
                 Some(SegmentFile::Deleted | SegmentFile::Cleaned) => leftovers.push(entry.name.clone()),

@@ -1,12 +1,11 @@
-//! Transaction indexes and snapshots compared with the log, for who verifies it.
+//! Indexes of aborted transactions compared with the log, for who verifies it.
 
 use std::path::Path;
 
 use super::producer_state::ProducerState;
-use super::{VerifyReport, snapshot};
 use crate::error::Result;
 use crate::record::{BatchHeader, EndMarker};
-use crate::segment::name::{self, SegmentFile};
+use crate::segment::name;
 use crate::segment::{AbortedTxn, Disagreement, txn_index};
 use crate::storage::{Storage, read_small};
 use crate::types::Offset;
@@ -88,20 +87,4 @@ impl Ended {
         }
         Ok(())
     }
-}
-
-/// Tells of snapshots that are none. After a crash one that is cut is no damage.
-pub(super) fn check_snapshots(storage: &dyn Storage, dir: &Path, report: &mut VerifyReport) -> Result<()> {
-    for entry in storage.list(dir)? {
-        let Some(SegmentFile::Snapshot(offset)) = SegmentFile::parse(&entry.name) else { continue };
-        let path = dir.join(&entry.name);
-        let wrong = match read_small(storage, &path) {
-            Err(error) if error.is_corrupt() => Some(error.to_string()),
-            bytes => bytes?.and_then(|bytes| snapshot::decode(&bytes, offset).err().map(str::to_owned)),
-        };
-        if let Some(why) = wrong {
-            report.damage(&path, 0, format!("{why}: it is made up for by the log"));
-        }
-    }
-    Ok(())
 }

@@ -1,7 +1,8 @@
 //! The front of a log, which moves forward: what retention and delete-records take away.
 //!
 //! Invariants:
-//! - A start is durable, in both files that tell it, before readers see it, and they see it before anything is unlinked.
+//! - A start is durable, in both files that tell it, before readers see it, and they see it before anything is
+//!   unlinked.
 //! - Only closed, synced segments go, that are committed. What takes their place as the active one has a durable name.
 //! - Who reads in a segment that goes reads on: its file is held open, and its space given back when the last one lets
 //!   go.
@@ -22,7 +23,7 @@ use crate::segment::name::{self, DELETED_SUFFIX};
 use crate::segment::{Fault, Segment};
 use crate::storage::replace;
 use crate::sync::{Arc, MutexGuard, Ordering};
-use crate::types::Offset;
+use crate::types::{Durability, Offset};
 
 /// How long a file that could not be removed is left alone.
 const RETRY: Duration = Duration::from_secs(30);
@@ -134,7 +135,8 @@ impl Log {
     /// hand any more.
     fn settle(self: &Arc<Self>) -> Result<Offset> {
         let lead = self.lead_until(None).ok_or(ErrorKind::Closed)?;
-        let (active, ..) = self.sync(false)?;
+        // As every commit: what is written is covered, or goes on waiting for its own.
+        let (active, ..) = self.sync(self.config().durability == Durability::Disk)?;
         drop(lead);
         match active.sync_name() {
             Ok(()) => Ok(active.base()),
@@ -309,8 +311,8 @@ impl Log {
         result.and(self.context.storage.sync_dir(&self.dir))
     }
 
-    /// As [`Log::append`], for callers that may wait: a full disk, or store, gets room made first, if there is any to be
-    /// made.
+    /// As [`Log::append`], for callers that may wait: a full disk, or store, gets room made first, if there is any to
+    /// be made.
     pub(crate) fn append_making_room(
         self: &Arc<Self>,
         batches: &mut [Sealed],

@@ -1,5 +1,5 @@
-//! What keeps a store's space in bounds, as far as its logs take part: the quota, the time that makes records old, files
-//! that wait to be unlinked, and whom to ask for room.
+//! What keeps a store's space in bounds, as far as its logs take part: the quota, the time that makes records old,
+//! files that wait to be unlinked, and whom to ask for room.
 //!
 //! Invariants:
 //! - What the user supplies (positions of groups, a clock) is called with no lock held.

@@ -12,7 +12,7 @@ use super::checkpoint::{LEADER_EPOCHS, read_epochs};
 use super::committed::Committed;
 use super::compact::{self, Cleaned};
 use super::start::{below, confirmed};
-use super::transactions::{Transactions, check_snapshots};
+use super::transactions::Transactions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BatchHeader, Compression, Invalid, check_records, decompress, unpack};
 use crate::segment::name::{self, SegmentFile};
@@ -191,8 +191,8 @@ pub(crate) fn verify(
         false => logs,
     };
     let first = logs.first().map_or(0, |log| log.0);
-    // A topic that was a `Disk` one has the word of that time.
-    // And after a crash it may be older than the checkpoint, which is synced.
+    // A topic that was a `Disk` one has the word of that time; after a crash it may be older than the checkpoint, which is
+    // synced, or from before a compaction.
     let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= proven.max(cleaned.needed_to));
     let mut verifying = Verifying {
         storage,
@@ -209,8 +209,7 @@ pub(crate) fn verify(
     };
     verifying.report.partitions += 1;
     verifying.start(&logs);
-    verifying.segments(logs)?;
-    if verifying.claims.clean { check_snapshots(storage, dir, verifying.report) } else { Ok(()) }
+    verifying.segments(logs)
 }
 
 /// The `.log` files and their lengths, rising. A directory that is written to while it is listed may leave out what is

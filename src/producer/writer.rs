@@ -59,7 +59,8 @@ impl Partition {
     /// `compression` and `max.request.size`; a writer has no name.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`], also for one with a name; [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`].
+    /// [`ErrorKind::InvalidConfig`], also for one with a name; [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`],
+    /// [`ErrorKind::ReadOnly`].
     pub fn writer(&self, config: ProducerConfig) -> Result<Writer> {
         config.validate()?;
         if let Some(name) = &config.name {

@@ -220,8 +220,8 @@ impl Segment {
         }
     }
 
-    /// As [`Segment::max_timestamp`], for whoever asks again and again: what a closed segment answers is remembered, and
-    /// its index is not kept in memory for it.
+    /// As [`Segment::max_timestamp`], for whoever asks again and again: what a closed segment answers is remembered,
+    /// and its index is not kept in memory for it.
     pub(crate) fn youngest(&self) -> Result<i64, Fault> {
         if let Some(youngest) = self.youngest.get() {
             return Ok(*youngest);
@@ -326,6 +326,27 @@ impl Segment {
         Ok(())
     }
 
+    /// Makes the files of a closed segment's indexes anew where a crash took a part of them. We would notice when they
+    /// are used; a broker believes them after a clean stop.
+    pub(crate) fn mend_index(&self) -> Result<()> {
+        let offsets = self.index_region(&name::offset_index(self.base))?;
+        let times = self.index_region(&name::time_index(self.base))?;
+        if let (Some(offsets), Some(times)) = (offsets, times)
+            && offset_index::is_sane(offsets.bytes(), self.visible())
+            && time_index::is_sane(times.bytes(), self.base)
+            && self.times_reach_the_end(offsets.bytes(), times.bytes())?
+        {
+            return Ok(());
+        }
+        let growing = self.made_anew()?;
+        // One that steps over damage does not say so to others.
+        if !self.damaged.load(Ordering::Acquire) {
+            *self.index.write() = Index::Growing(growing);
+            self.close_index();
+        }
+        Ok(())
+    }
+
     pub(super) fn made_anew(&self) -> Result<Growing> {
         let file = self.file(Open::Read)?;
         let mut growing = Growing::new(self.base, &self.config);
@@ -385,6 +406,15 @@ impl Segment {
         let read = |name: String| storage::read_small(self.storage.as_ref(), &self.dir.join(name));
         let offsets = read(name::offset_index(self.base))?;
         let times = read(name::time_index(self.base))?;
+        if !read_only {
+            for (name, found) in
+                [(name::offset_index(self.base), &offsets), (name::time_index(self.base), &times)]
+            {
+                if found.is_none() {
+                    self.write_index(&name, &[], 0)?;
+                }
+            }
+        }
         let lens = (offsets.as_ref().map_or(0, Vec::len), times.as_ref().map_or(0, Vec::len));
         let resumed = match (offsets, times) {
             (Some(offsets), Some(times)) => self.confirmed(&offsets, &times, proven, len, clean)?,

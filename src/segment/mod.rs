@@ -134,7 +134,8 @@ impl Drop for Segment {
 }
 
 impl Segment {
-    /// Makes the files of a new segment. Their entries are not synced: see [`Segment::sync`].
+    /// Makes the files of a new segment, the indexes too: their names are durable with the log's then, and no broker
+    /// misses them after a clean stop. The entries are not synced: see [`Segment::sync`].
     pub(crate) fn create(
         storage: &Arc<dyn Storage>,
         dir: &Arc<Path>,
@@ -144,6 +145,9 @@ impl Segment {
         now_ms: i64,
     ) -> Result<Self> {
         let log = storage.open(&dir.join(name::log(base)), Open::Truncate)?;
+        for index in [name::offset_index(base), name::time_index(base)] {
+            storage.open(&dir.join(index), Open::Truncate)?;
+        }
         let segment = Segment::existing(storage, dir, base, config, pins, now_ms);
         *segment.index.write() = Index::Growing(Growing::new(base, &config));
         *segment.aborted.write() = Aborted::none();

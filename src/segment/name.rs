@@ -85,7 +85,8 @@ pub(crate) fn time_index(base: Offset) -> String {
     format!("{base:020}.timeindex")
 }
 
-/// The digest of a compacted segment. No name that begins with an offset: a broker removes those when it finishes a swap.
+/// The digest of a compacted segment. No name that begins with an offset: a broker removes those when it finishes a
+/// swap.
 pub(crate) fn digest(base: Offset) -> String {
     format!("seg-{base:020}.sum")
 }

@@ -4,8 +4,8 @@
 //! without threads, and whoever needs room does at once.
 //!
 //! Invariants:
-//! - One at a time is at it (`Turn`): a flag, not a lock, since the user's [`GroupPositions`](crate::GroupPositions) are
-//!   asked meanwhile.
+//! - One at a time is at it (`Turn`): a flag, not a lock, since the user's [`GroupPositions`](crate::GroupPositions)
+//!   are asked meanwhile.
 //! - The files that tell where logs start are durable before readers see a start, and that before anything is unlinked.
 //! - A partition that can not be cleaned keeps no other from being.
 
@@ -21,11 +21,12 @@ use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, HeldSpace, Result, each};
 use crate::group::Positions;
 use crate::log::checkpoint::{LOG_STARTS, write_offsets};
-use crate::log::retention::Held;
+use crate::log::retention::{Held, stamp};
 use crate::log::{Gone, GroupPositions, Log, Move, callback};
 use crate::metrics::span;
-use crate::segment::name::SegmentFile;
-use crate::storage::EntryKind;
+use crate::segment::name::{self, SegmentFile};
+use crate::segment::time_index;
+use crate::storage::{EntryKind, Open};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::topic::TopicInner;
 use crate::types::Offset;
@@ -52,8 +53,8 @@ pub struct RetentionRun {
     pub segments: u64,
     /// Their bytes. With `file.delete.delay.ms` the disk has them back later.
     pub bytes: u64,
-    /// How far the wall clock is ahead of what the steady clock proves: if not zero, nothing was deleted for an age that
-    /// only the wall clock gives it. See [`Store::trust_clock`].
+    /// How far the wall clock is ahead of what the steady clock proves: if not zero, nothing was deleted for an age
+    /// that only the wall clock gives it. See [`Store::trust_clock`].
     pub clock_ahead: Duration,
 }
 
@@ -216,8 +217,8 @@ impl Store {
     /// Believes the wall clock, after it was set right.
     ///
     /// Retention by time believes the wall clock only as far as a clock that nobody sets confirms it: one that jumped
-    /// forward by more than five minutes would make everything old at once. Until this is called, the clock is set back,
-    /// or the store is opened anew, records grow old by the steady clock.
+    /// forward by more than five minutes would make everything old at once. Until this is called, the clock is set
+    /// back, or the store is opened anew, records grow old by the steady clock.
     pub fn trust_clock(&self) {
         let context = &self.shared().context;
         context.upkeep.believe(context.clock.as_ref());
@@ -370,8 +371,8 @@ impl Shared {
         })
     }
 
-    /// Whether a partition that nobody opened so far has something that may go, by the names, sizes and times of its
-    /// files.
+    /// Whether a partition that nobody opened so far has something that may go, by its oldest segment: after a clean
+    /// stop the last entry of its time index is its youngest record.
     fn is_worth_opening(&self, dir: &Path, config: &TopicConfig, now_ms: i64) -> bool {
         let limits = &config.retention;
         if !config.cleanup.delete || (limits.ms, limits.bytes) == (None, None) {
@@ -379,18 +380,31 @@ impl Shared {
         }
         let entries = self.context.storage.list(dir).unwrap_or_default();
         let logs = entries.iter().filter_map(|entry| match SegmentFile::parse(&entry.name) {
-            Some(SegmentFile::Log(base)) if entry.kind == EntryKind::File => Some((base, entry)),
+            Some(SegmentFile::Log(base)) if entry.kind == EntryKind::File && entry.len > 0 => {
+                Some((base, entry))
+            }
             _ => None,
         });
         let logs: Vec<_> = logs.collect();
         let total: u64 = logs.iter().map(|(_, entry)| entry.len).sum();
-        let Some((_, oldest)) = logs.iter().filter(|(_, entry)| entry.len > 0).min_by_key(|(base, _)| *base)
-        else {
-            return false;
-        };
+        let Some((base, oldest)) = logs.iter().min_by_key(|(base, _)| *base) else { return false };
         let over = |limit: u64| total.checked_sub(limit).is_some_and(|over| over >= oldest.len);
-        let old = |ms: u64| i128::from(now_ms) - i128::from(oldest.modified_ms) > i128::from(ms);
-        limits.bytes.is_some_and(over) || limits.ms.is_some_and(old)
+        if limits.bytes.is_some_and(over) {
+            return true;
+        }
+        let Some(ms) = limits.ms else { return false };
+        let youngest = self.last_time(dir, *base).unwrap_or(-1);
+        let aged = stamp(youngest, || Ok(oldest.modified_ms), now_ms, now_ms);
+        aged.is_ok_and(|aged| i128::from(now_ms) - i128::from(aged.ms) > i128::from(ms))
+    }
+
+    /// The last entry of a segment's time index; `None` where that can not be had.
+    fn last_time(&self, dir: &Path, base: Offset) -> Option<i64> {
+        let file = self.context.storage.open(&dir.join(name::time_index(base)), Open::Read).ok()?;
+        let mut entry = [0; time_index::ENTRY_BYTES];
+        let at = file.len().ok()?.checked_sub(entry.len() as u64)?;
+        let read = file.read_at(&mut entry, at).ok()?;
+        time_index::last(entry.get(..read)?, base).map(|last| last.timestamp)
     }
 
     /// Moves the starts of logs, durably, and removes what lies below. `wait`: for whoever exchanges or copies segments

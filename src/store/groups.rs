@@ -9,8 +9,8 @@ use crate::types::TopicName;
 
 /// Kafka's `offsets.topic.num.partitions` is 50, to spread the groups over the brokers of a cluster. Here all groups
 /// are coordinated by one process, and each partition is a file to be synced: in one, the commits of all groups share
-/// their syncs. Kafka's broker, too, goes by the number that the topic has. Who wants another one makes the topic, under
-/// its name, before the first commit.
+/// their syncs. Kafka's broker, too, goes by the number that the topic has. Who wants another one makes the topic,
+/// under its name, before the first commit.
 const OFFSETS_PARTITIONS: u32 = 1;
 
 /// Kafka's `offsets.topic.segment.bytes`.

@@ -250,8 +250,11 @@ impl Broker<'_> {
         storage.sync_dir(&dir)?;
         rename(*first, CLEANED, SWAP)?;
         storage.sync_dir(&dir)?;
-        one.bases.iter().try_for_each(|base| rename(*base, SWAP, ""))?;
-        storage.sync_dir(&dir)
+        // One after the other: a start removes what has its final name behind one that waits for it.
+        one.bases.iter().try_for_each(|base| {
+            rename(*base, SWAP, "")?;
+            storage.sync_dir(&dir)
+        })
     }
 }
 

@@ -1,5 +1,5 @@
-//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints, members of groups whose time is
-//! up.
+//! The work that nobody waits for: batches that linger, syncs that are due, checkpoints, members of groups whose time
+//! is up.
 //!
 //! One function does a slice of it, for hosts without threads. The threads do the same: `logstead-timer` finds out
 //! what is due and never touches a file; `logstead-flush` threads do it, each partition or producer by one at a time.

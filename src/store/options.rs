@@ -109,8 +109,8 @@ impl StoreOptions {
         self
     }
 
-    /// `log.retention.check.interval.ms`: how often it is looked for segments that may go, at least every millisecond (0
-    /// counts as 1). Default 300,000. The first look comes after that, or after 30 seconds if that is sooner.
+    /// `log.retention.check.interval.ms`: how often it is looked for segments that may go, at least every millisecond
+    /// (0 counts as 1). Default 300,000. The first look comes after that, or after 30 seconds if that is sooner.
     #[must_use]
     pub fn retention_check_interval_ms(mut self, ms: u64) -> Self {
         self.retention_check_interval = Duration::from_millis(ms.max(1));
@@ -146,8 +146,8 @@ impl StoreOptions {
         self
     }
 
-    /// `offsets.retention.minutes`: how long the committed offsets of a group are kept that has no members, or of a topic
-    /// that no member wants any more. Default 10,080 (a week); `None`: for ever.
+    /// `offsets.retention.minutes`: how long the committed offsets of a group are kept that has no members, or of a
+    /// topic that no member wants any more. Default 10,080 (a week); `None`: for ever.
     #[must_use]
     pub fn offsets_retention_minutes(mut self, minutes: impl Into<Option<u64>>) -> Self {
         self.offsets_retention_minutes = minutes.into();

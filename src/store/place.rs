@@ -19,7 +19,7 @@ use super::open::remove_partition_dir;
 use crate::error::{ErrorKind, Result};
 use crate::log::checkpoint::{LEADER_EPOCHS, epochs_text, read_epochs};
 use crate::log::compact::{self, Cleaned, Unsettled};
-use crate::log::{Moment, committed, start::epochs_from};
+use crate::log::{Moment, committed, snapshot, start::epochs_from};
 use crate::segment::name::{self, SegmentFile};
 use crate::segment::{IndexBytes, Segment, txn_index};
 use crate::storage::{Entry, EntryKind, File, Open, Storage, copy_range, read_small, replace, write_new};
@@ -122,7 +122,13 @@ impl Placing<'_> {
             match SegmentFile::parse(&entry.name) {
                 Some(SegmentFile::TransactionIndex(base))
                     if base < moment.last.base() && kept.contains(&base) => {}
-                Some(SegmentFile::Snapshot(offset)) if offset < moment.end => {}
+                // One that a crash had cut is none, and is not handed on.
+                Some(SegmentFile::Snapshot(offset)) if offset < moment.end => {
+                    let bytes = read_small(storage, &from.join(&entry.name))?;
+                    let good = bytes.filter(|bytes| snapshot::decode(bytes, offset).is_ok());
+                    place.small_file(&entry.name, good)?;
+                    continue;
+                }
                 _ => continue,
             }
             place.small_file(&entry.name, read_small(storage, &from.join(&entry.name))?)?;
@@ -137,11 +143,11 @@ impl Placing<'_> {
         let aborted = (!aborted.is_empty()).then(|| txn_index::encoded(&aborted));
         place.small_file(&name::txn_index(moment.last.base()), aborted)?;
         let last_snapshot = name::snapshot(moment.end);
-        let snapshot = match &moment.snapshot {
-            Some(snapshot) if moment.end > 0 => Some(snapshot.clone()),
+        let last = match &moment.snapshot {
+            Some(last) if moment.end > 0 => Some(last.clone()),
             _ => read_small(storage, &from.join(&last_snapshot))?,
         };
-        place.small_file(&last_snapshot, snapshot)?;
+        place.small_file(&last_snapshot, last)?;
         // The word of what is committed comes behind what it speaks of.
         place.settle()?;
         place.small_file(committed::FILE_NAME, moment.committed.clone())?;

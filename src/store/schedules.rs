@@ -9,8 +9,10 @@ use std::time::Duration;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 
 use super::{Maintenance, Store};
-use crate::config::{ConsumerConfig, ProducerConfig, TopicConfig};
+use crate::config::{AutoOffsetReset, ConsumerConfig, ProducerConfig, TopicConfig};
+use crate::consumer::{Consumer, Waker};
 use crate::storage::SimDisk;
+use crate::sync::{AtomicUsize, Ordering};
 use crate::time::ManualClock;
 use crate::topic::{Record, Topic};
 use crate::types::{Acks, Durability};
@@ -103,4 +105,42 @@ fn a_reader_that_sleeps_is_woken_by_what_is_committed() {
             reader.join().unwrap();
         });
     }
+}
+
+#[test]
+fn members_that_sleep_are_woken_by_each_other_and_by_records() {
+    check(|| {
+        let (store, _, _disk) = store(Durability::PageCache);
+        let topic = store.create_topic("u", TopicConfig::default().partitions(2)).unwrap();
+        let config = ConsumerConfig::default().auto_offset_reset(AutoOffsetReset::Earliest);
+        let consumers: Vec<Consumer> = (0..2)
+            .map(|_| {
+                let mut consumer = store.group("g").consumer_with(config.clone()).unwrap();
+                consumer.subscribe(["u"]).unwrap();
+                consumer
+            })
+            .collect();
+        let wakers: Vec<Waker> = consumers.iter().map(Consumer::waker).collect();
+        let seen = std::sync::Arc::new(AtomicUsize::new(0));
+        let threads: Vec<_> = consumers
+            .into_iter()
+            .map(|mut consumer| {
+                let (wakers, seen) = (wakers.clone(), std::sync::Arc::clone(&seen));
+                shuttle::thread::spawn(move || {
+                    while let Ok(records) = consumer.poll(Duration::from_secs(1_000)) {
+                        consumer.commit_async().unwrap();
+                        if seen.fetch_add(records.len(), Ordering::SeqCst) + records.len() == 2 {
+                            wakers.iter().for_each(Waker::wake);
+                        }
+                    }
+                })
+            })
+            .collect();
+        for p in 0..2 {
+            topic.partition(p).unwrap().append([Record::to(&topic).value("v")], None, Acks::All).unwrap();
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(seen.load(Ordering::SeqCst), 2);
+        assert_eq!(store.group("g").lag().unwrap().total, 0);
+    });
 }

@@ -13,9 +13,10 @@ use crate::types::Offset;
 ///
 /// Printed it is a table that a person reads, one line per opened partition.
 ///
-/// What counts up (records and bytes written, read and deleted, syncs) begins at 0 when a partition is opened, which is at its
-/// first use, and again when it is opened anew after [`Store::recover`](crate::Store::recover). `stats` covers the time
-/// since the store was opened; [`Stats::since`] the time between two of them, which is how rates of now are had.
+/// What counts up (records and bytes written, read and deleted, syncs) begins at 0 when a partition is opened, which
+/// is at its first use, and again when it is opened anew after [`Store::recover`](crate::Store::recover). `stats`
+/// covers the time since the store was opened; [`Stats::since`] the time between two of them, which is how rates of
+/// now are had.
 ///
 /// ```
 /// use logstead::{Acks, Record, Store, TopicConfig};

@@ -48,10 +48,10 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::TransferRefused`], and nothing is changed: the directory is no broker's; it was not stopped in order;
-    /// the topic is not there, or not all of its partitions; a batch is damaged. [`ErrorKind::Locked`]: the broker runs.
-    /// [`ErrorKind::TopicExists`], [`ErrorKind::InvalidTopic`], [`ErrorKind::InvalidConfig`], [`ErrorKind::ReadOnly`],
-    /// [`ErrorKind::Full`].
+    /// [`ErrorKind::TransferRefused`], and nothing is changed: the directory is no broker's; it was not stopped in
+    /// order; the topic is not there, or not all of its partitions; a batch is damaged. [`ErrorKind::Locked`]: the
+    /// broker runs. [`ErrorKind::TopicExists`], [`ErrorKind::InvalidTopic`], [`ErrorKind::InvalidConfig`],
+    /// [`ErrorKind::ReadOnly`], [`ErrorKind::Full`].
     pub fn take_from_broker(
         &self,
         log_dir: impl AsRef<Path>,

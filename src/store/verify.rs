@@ -18,8 +18,8 @@ impl Store {
     ///
     /// Checked are the catalog and the checkpoint files; of every batch its checksum, the header fields that Kafka's
     /// checksum leaves out (against their neighbours), and its records, unpacked and counted; and the indexes of closed
-    /// segments against the log, those of aborted transactions among them; after a clean stop the snapshots of producers
-    /// too, each for itself.
+    /// segments against the log, those of aborted transactions among them. Snapshots of producers are not: one that is
+    /// wrong is made up for by the log.
     ///
     /// Nothing is changed and no lock is taken: it works beside a writer, on a read-only file system, on a store that
     /// does not open. What lies behind the committed end (after a crash, or while a writer is at work) is no damage; in

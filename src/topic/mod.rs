@@ -503,8 +503,8 @@ impl Topic {
         TopicConfig::clone(&self.inner.config())
     }
 
-    /// The partition that a producer's record with this key goes to, unless the record names another or the producer has
-    /// a partitioner of its own: Kafka's murmur2 of the key. With more partitions it is another one.
+    /// The partition that a producer's record with this key goes to, unless the record names another or the producer
+    /// has a partitioner of its own: Kafka's murmur2 of the key. With more partitions it is another one.
     pub fn partition_for_key<K: AsRef<[u8]> + ?Sized>(&self, key: &K) -> i32 {
         partitioner::partition_of(key.as_ref(), self.partitions()) as i32
     }

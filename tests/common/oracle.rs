@@ -233,3 +233,18 @@ pub(crate) fn unpacked(archive: &str, into: &Path) -> Option<PathBuf> {
     assert!(tar.success(), "{}", archive.display());
     Some(home)
 }
+
+/// All directories of that name below `home`, sorted.
+pub(crate) fn named(home: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![home.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                if entry.file_name() == name { found.push(entry.path()) } else { dirs.push(entry.path()) }
+            }
+        }
+    }
+    found.sort();
+    found
+}

@@ -314,7 +314,7 @@ impl Story {
         let acks = if self.random.one_in(3) { Acks::Leader } else { Acks::All };
         let size = [1, 500, 16 << 10][self.random.below(3) as usize];
         let config =
-            ProducerConfig::default().acks(acks).compression(codec).batch_size(size).linger_ms(1_000_000);
+            ProducerConfig::default().acks(acks).compression(codec).batch_size(size).linger_ms(60_000);
         let producer = store.producer_with(config).unwrap();
         let must = acks == Acks::All
             && topic.config().properties().contains(&("logstead.durability", "disk".into()));

@@ -1,5 +1,5 @@
-//! Kafka's cases H and I that need a log and its files, and random schedules of clients that send again what they do not
-//! know the fate of.
+//! Kafka's cases H and I that need a log and its files, and random schedules of clients that send again what they do
+//! not know the fate of.
 
 use std::collections::HashMap;
 
