@@ -70,12 +70,7 @@ impl StoreOptions {
 
     pub(super) fn compactor(&self, now: Duration) -> Compactor {
         let CompactorOptions { dedupe_buffer_bytes, bytes_per_second } = self.compactor;
-        Compactor {
-            dedupe_buffer_bytes,
-            bytes_per_second,
-            due: Mutex::new(now + PAUSE),
-            failed: Mutex::default(),
-        }
+        Compactor { dedupe_buffer_bytes, bytes_per_second, due: Mutex::new(now), failed: Mutex::default() }
     }
 }
 
