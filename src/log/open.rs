@@ -4,6 +4,8 @@
 //! reaches. Behind it every batch is, from the device and not from the cache, and the log ends before the first byte
 //! that is wrong.
 //!
+//! Long because recovery is one walk, whose steps share what they found.
+//!
 //! Invariants:
 //! - What recovery leaves is durable, names included, before anything of it is served.
 //! - Whatever happens to be lost, an interrupted recovery followed by another one ends like one that was left in peace.
@@ -338,8 +340,8 @@ impl<'c> Opening<'c> {
         Ok(left)
     }
 
-    /// Whether a crash may have come before the indexes of a closed segment were durable: they are when a segment behind
-    /// it is synced, and the recovery point moves behind that one's base.
+    /// Whether a crash may have come before the indexes of a closed segment were durable: they are when a segment
+    /// behind it is synced, and the recovery point moves behind that one's base.
     fn may_lack_index(&self, base: Offset, next_base: Option<Offset>) -> bool {
         let synced = self.hints.recovery_point.unwrap_or(0);
         let has_both = self.indexes.get(&base).is_some_and(|files| *files == 2);
