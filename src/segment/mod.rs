@@ -144,10 +144,11 @@ impl Segment {
         pins: &Arc<Pins>,
         now_ms: i64,
     ) -> Result<Self> {
-        let log = storage.open(&dir.join(name::log(base)), Open::Truncate)?;
         for index in [name::offset_index(base), name::time_index(base)] {
             storage.open(&dir.join(index), Open::Truncate)?;
         }
+        // Last: if one of them fails, no `.log` may stay behind that the segment in front goes on to overtake.
+        let log = storage.open(&dir.join(name::log(base)), Open::Truncate)?;
         let segment = Segment::existing(storage, dir, base, config, pins, now_ms);
         *segment.index.write() = Index::Growing(Growing::new(base, &config));
         *segment.aborted.write() = Aborted::none();
