@@ -62,7 +62,7 @@ impl World {
         let (disk, clock) = (SimDisk::new(seed), ManualClock::new(1_700_000_000_000));
         let durability = if random.one_in(2) { Durability::Disk } else { Durability::PageCache };
         let store = manual(&clock).disk(&disk).open(DIR).unwrap();
-        let config = TopicConfig::default().durability(durability).segment_bytes(2_000);
+        let config = TopicConfig::default().durability(durability).segment_bytes(2_000).retention_ms(None);
         store.create_topic("t", config.partitions(PARTITIONS as u32)).unwrap();
         let nameless = store.producer_with(producer_config(Acks::All).batch_size(400)).unwrap();
         let count = 1 + random.below(NAMES.len() as u64) as usize;
