@@ -4,9 +4,9 @@
 //! cargo bench --bench walk -- PATH COUNT
 //! ```
 //!
-//! `PATH`: `send`, `numbered` and `not-numbered` (with `Acks::All`, idempotent or not), `batch`, `durable`, `scan`, `get`,
-//! `by-time`. `COUNT` operations (records; for `scan` too) on a log of 256 MiB of 100-byte records, made first; the
-//! nanoseconds of each are printed. `sealed` behind them reads closed segments. Without arguments nothing is done.
+//! `PATH`: `send`, `numbered` and `not-numbered` (with `Acks::All`, idempotent or not), `batch`, `durable`, `scan`,
+//! `get`, `by-time`. `COUNT` operations (records; for `scan` too) on a log of 256 MiB of 100-byte records, made first;
+//! the nanoseconds of each are printed. `sealed` behind them reads closed segments. Without arguments nothing is done.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
 mod support;

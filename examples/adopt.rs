@@ -6,8 +6,8 @@
 //! cargo run --example adopt -- from-kafka LOG_DIR TOPIC STORE  # while the broker is stopped
 //! ```
 //!
-//! `LOG_DIR` is the broker's `log.dirs`. Whatever would lose something is refused, with the reason on standard error and
-//! exit code 1; nothing is changed then. The chapter `docs/kafka.md` tells the whole way.
+//! `LOG_DIR` is the broker's `log.dirs`. Whatever would lose something is refused, with the reason on standard error
+//! and exit code 1; nothing is changed then. The chapter `docs/kafka.md` tells the whole way.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,4 +1,6 @@
 //! The one error of the crate: a cloneable pointer over a kind that names what, where and the next step.
+//!
+//! Long because every kind has its text and its next step beside it.
 
 use std::fmt;
 use std::ops::Range;

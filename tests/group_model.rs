@@ -1,5 +1,6 @@
 //! Random schedules of a group against a plain model: eight consumers and thirty-two partitions; consumers that join,
-//! leave, stall and die, records, commits, kills and power cuts, on the simulated disk and a clock that is moved by hand.
+//! leave, stall and die, records, commits, kills and power cuts, on the simulated disk and a clock that is moved by
+//! hand.
 //!
 //! The model knows who polled when, what was committed, and how far each consumer was given each partition. From that
 //! alone it says what every call must answer.
@@ -308,8 +309,8 @@ impl World {
         (0..CONSUMERS).for_each(|i| self.poll(i));
     }
 
-    /// Those who poll go on; whatever happened before, every partition has an owner within the time that a stalled member
-    /// has, and one poll.
+    /// Those who poll go on; whatever happened before, every partition has an owner within the time that a stalled
+    /// member has, and one poll.
     fn settle(&mut self) {
         let before = self.now;
         self.join(0);

@@ -1,5 +1,5 @@
-//! What groups promise, seen from outside: cases N16 to N27 by number, the outcomes of N1 to N15, and what Kafka's tests
-//! do not have: threads, tasks, crashes, damage.
+//! What groups promise, seen from outside: cases N16 to N27 by number, the outcomes of N1 to N15, and what Kafka's
+//! tests do not have: threads, tasks, crashes, damage.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;

@@ -1,7 +1,8 @@
-//! Kafka's own cleaner and ours, on the same directories that Kafka made: the same records stay, in the same batches, and
-//! Kafka finds nothing wrong with what we wrote.
+//! Kafka's own cleaner and ours, on the same directories that Kafka made: the same records stay, in the same batches,
+//! and Kafka finds nothing wrong with what we wrote.
 //!
-//! Many directories become one, each topic with the number of its directory in front: so few questions are asked of Kafka.
+//! Many directories become one, each topic with the number of its directory in front: so few questions are asked of
+//! Kafka.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look around")]
 
@@ -75,7 +76,8 @@ fn merge(dirs: &[PathBuf], to: &Path) -> Value {
     settings
 }
 
-/// Compacts every partition once, as it lies there, with these settings and at that time. Which segments were rewritten.
+/// Compacts every partition once, as it lies there, with these settings and at that time. Which segments were
+/// rewritten.
 fn compact(dir: &Path, settings: &Value) {
     let clock = ManualClock::new(settings["now"].as_u64().unwrap() - PAUSE_MS);
     let options = Store::options().maintenance(logstead::Maintenance::Manual).clock(clock.clone());

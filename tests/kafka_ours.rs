@@ -1,5 +1,6 @@
-//! Kafka's verdict on what we write: random directories of ours, after every kind of end, go to Kafka's own log classes,
-//! which judge the files and read the same records from them. And for the same input both write the same bytes.
+//! Kafka's verdict on what we write: random directories of ours, after every kind of end, go to Kafka's own log
+//! classes, which judge the files and read the same records from them. And for the same input both write the same
+//! bytes.
 //!
 //! Needs the oracle, see `tests/common/oracle.rs`; says so when it skips. `LOGSTEAD_SEED=n` replays one directory.
 

@@ -308,8 +308,8 @@ impl Random {
 const SEGMENT_BYTES: u64 = 6_000;
 const NOW: u64 = 1_700_000_000_000;
 
-/// Several producers, some with a name that is opened again, write in one to three sittings. How many batches there were
-/// at the end of each.
+/// Several producers, some with a name that is opened again, write in one to three sittings. How many batches there
+/// were at the end of each.
 fn write_store(seed: u64, dir: &Path) -> Vec<usize> {
     let mut random = Random(seed);
     let clock = ManualClock::new(NOW);

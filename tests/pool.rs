@@ -1,7 +1,7 @@
 //! Worker pools: order, retries, dead letters, the circuit breaker, stopping, sharing partitions with others.
 //!
-//! Handlers meet at a gate: the test sees who waits there, and decides who goes on, when, and with which answer. Time is
-//! moved by hand.
+//! Handlers meet at a gate: the test sees who waits there, and decides who goes on, when, and with which answer. Time
+//! is moved by hand.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,6 +1,6 @@
 //! Every crash of a log whose start moves: each operation of retention and of delete-records on the simulated disk is a
-//! place where the power can go, and each time many disks can be left. All of them must open, start where they were told
-//! to or where they were about to, and hold every committed record behind that.
+//! place where the power can go, and each time many disks can be left. All of them must open, start where they were
+//! told to or where they were about to, and hold every committed record behind that.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -124,7 +124,8 @@ impl Run {
         *self.marks.iter().rev().find(|mark| mark.op <= op).unwrap_or(&self.marks[0])
     }
 
-    /// What a partition holds must be right: from a start that was told or wanted, all that was committed, nothing else.
+    /// What a partition holds must be right: from a start that was told or wanted, all that was committed, nothing
+    /// else.
     fn holds(&self, partition: &Partition, mark: Mark) -> (usize, usize) {
         let (start, end) = (partition.log_start_offset() as usize, partition.high_watermark() as usize);
         assert!(start >= mark.start, "the start moved back from {} to {start}", mark.start);
@@ -162,7 +163,8 @@ impl Run {
         (store, start, end)
     }
 
-    /// What is deleted, in part or in whole, is no damage of a log. An index that the crash of a roll left torn is a hint.
+    /// What is deleted, in part or in whole, is no damage of a log. An index that the crash of a roll left torn is a
+    /// hint.
     fn is_sound(&self, disk: &SimDisk) {
         let verified = self.options(disk).verify(DIR).unwrap();
         let is_index = |file: &Path| file.extension().is_some_and(|kind| kind != "log");

@@ -1,8 +1,8 @@
 //! Stores that a release wrote, kept as files: every later one opens them and finds the same records.
 //!
-//! `tests/fixtures/0.1/closed` was closed in order. `crashed` was left by a process that died: two partitions end in the
-//! middle of a batch. Neither is ever made anew: a format that changes gets fixtures beside these. What must be in them
-//! is computed here, by rule.
+//! `tests/fixtures/0.1/closed` was closed in order. `crashed` was left by a process that died: two partitions end in
+//! the middle of a batch. Neither is ever made anew: a format that changes gets fixtures beside these. What must be in
+//! them is computed here, by rule.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look around")]
 
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use logstead::{Acks, Durability, Partition, Record, Store};
 
-/// Topic, partition, and how many records were committed there. In the store of the process that died there were so many
-/// more, in two batches; the second one is torn in partition 0 of both topics.
+/// Topic, partition, and how many records were committed there. In the store of the process that died there were so
+/// many more, in two batches; the second one is torn in partition 0 of both topics.
 const SENT: [(&str, i32, i64); 3] = [("orders", 0, 180), ("orders", 1, 75), ("clicks", 0, 135)];
 const UNSYNCED: i64 = 10;
 

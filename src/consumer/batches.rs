@@ -8,8 +8,8 @@ use crate::log::Records;
 
 impl Consumer {
     /// Blocks for batch after batch of records; ends when the [`Waker`](crate::Waker) wakes it, or the
-    /// store closes. An error comes again and again until its cause is gone, as from `poll`: seek, assign anew, or end the
-    /// loop.
+    /// store closes. An error comes again and again until its cause is gone, as from `poll`: seek, assign anew, or end
+    /// the loop.
     ///
     /// ```
     /// # use logstead::{Record, Store, TopicConfig};

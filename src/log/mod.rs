@@ -8,8 +8,8 @@
 //! - In a `Disk` topic a new segment's directory entry is synced before the high watermark enters it.
 //! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
 //! - A failed sync poisons the log; it is not retried.
-//! - Lock order: `names` → leadership → lane (above) → `tail` → `producers` → segment list → bell. `flush` is never held
-//!   while one of them is taken.
+//! - Lock order: `names` → leadership → lane (above) → `tail` → `producers` → segment list → bell. `flush` is never
+//!   held while one of them is taken.
 //! - Names of segments are taken away, or given to other bytes, under `names` and only while the log is open: nobody
 //!   touches files that belong to the next log of this directory.
 

@@ -191,8 +191,8 @@ pub(crate) fn verify(
         false => logs,
     };
     let first = logs.first().map_or(0, |log| log.0);
-    // A topic that was a `Disk` one has the word of that time; after a crash it may be older than the checkpoint, which is
-    // synced, or from before a compaction.
+    // A topic that was a `Disk` one has the word of that time; after a crash it may be older than the checkpoint,
+    // which is synced, or from before a compaction.
     let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= proven.max(cleaned.needed_to));
     let mut verifying = Verifying {
         storage,

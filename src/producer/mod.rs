@@ -176,8 +176,8 @@ impl Producer {
     /// # Errors
     /// The record is still the caller's: [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`],
     /// [`ErrorKind::RecordTooLarge`], [`ErrorKind::BufferFull`], [`ErrorKind::StoreFull`], [`ErrorKind::Poisoned`],
-    /// [`ErrorKind::Closed`], [`ErrorKind::ProducerFenced`]. Of a producer with a name also the error of the first record
-    /// of that partition that was not stored: nothing is stored behind it.
+    /// [`ErrorKind::Closed`], [`ErrorKind::ProducerFenced`]. Of a producer with a name also the error of the first
+    /// record of that partition that was not stored: nothing is stored behind it.
     pub fn send(&self, record: Record<'_>) -> Result<Delivery> {
         match record.to {
             To::Handle(topic) => self.0.send(&topic.inner, record),

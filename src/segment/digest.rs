@@ -1,9 +1,9 @@
 //! `seg-<base>.sum`: what each batch of a compacted segment began with when it was written.
 //!
-//! Kafka's checksum leaves out a batch's first fields (base offset, length, leader epoch, format). Where offsets have no
-//! gaps the neighbours tell what they must be; in a compacted segment nothing does but this: for each batch its position
-//! and the CRC-32 of its first 21 bytes, which hold those fields and the checksum of the rest. So a batch that lies here
-//! is the one that was written here, whole and in its place.
+//! Kafka's checksum leaves out a batch's first fields (base offset, length, leader epoch, format). Where offsets have
+//! no gaps the neighbours tell what they must be; in a compacted segment nothing does but this: for each batch its
+//! position and the CRC-32 of its first 21 bytes, which hold those fields and the checksum of the rest. So a batch
+//! that lies here is the one that was written here, whole and in its place.
 //!
 //! The file: 8 bytes of magic, the base (8), then per batch position (4) and sum (4), rising, then the length of the
 //! `.log` (8), the number of batches (4), and the CRC-32 of all of it (4); big-endian.

@@ -268,8 +268,8 @@ impl Segment {
         Ok(self.log.get_or_init(|| file))
     }
 
-    /// Opens the `.log`, and what is asked with it: who holds this segment reads on when its names go, or lead to another
-    /// one's bytes, and the space is given back when the last of them lets go.
+    /// Opens the `.log`, and what is asked with it: who holds this segment reads on when its names go, or lead to
+    /// another one's bytes, and the space is given back when the last of them lets go.
     pub(crate) fn hold_files(&self) -> Result<()> {
         self.file(Open::Read)?;
         self.digest()?;

@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - One pass of a store's cleaner at a time; its memory is given back when the pass ends.
-//! - A log whose compaction fails does not keep others from theirs: damage ends its compactions until it is opened anew,
-//!   anything else is tried again, each time after twice as long.
+//! - A log whose compaction fails does not keep others from theirs: damage ends its compactions until it is opened
+//!   anew, anything else is tried again, each time after twice as long.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -50,8 +50,8 @@ impl Default for CompactorOptions {
 }
 
 impl StoreOptions {
-    /// `log.cleaner.dedupe.buffer.size`: the most memory that a compaction takes for the keys of one partition, 24 bytes
-    /// each. Default 128 MiB, which is five million keys.
+    /// `log.cleaner.dedupe.buffer.size`: the most memory that a compaction takes for the keys of one partition, 24
+    /// bytes each. Default 128 MiB, which is five million keys.
     ///
     /// It is taken while a compaction runs, and no more than the records to compact can need. A partition with more new
     /// keys than fit is compacted in several passes.
@@ -78,8 +78,8 @@ impl Store {
     /// Compacts a topic now, whatever its `min.cleanable.dirty.ratio`: of each key the last record stays.
     ///
     /// The active segments are closed first, so that everything committed so far takes part; younger than
-    /// `min.compaction.lag.ms` it stays. Tombstones stay for `delete.retention.ms` and then until the next compaction. One
-    /// report for each pass that did something: several, when the keys of a partition did not fit into
+    /// `min.compaction.lag.ms` it stays. Tombstones stay for `delete.retention.ms` and then until the next compaction.
+    /// One report for each pass that did something: several, when the keys of a partition did not fit into
     /// [`StoreOptions::cleaner_dedupe_buffer_bytes`]; none, when there was nothing to do.
     ///
     /// Records are told apart by a 128-bit hash of their keys (SipHash, keyed anew for each pass).
@@ -103,9 +103,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a topic whose `cleanup.policy` does not say `compact`; [`ErrorKind::Full`]: what
-    /// was compacted stays so, the rest is as it was; [`ErrorKind::Corrupt`]: a damaged partition is not compacted until
-    /// it is opened anew. The first error of a partition is returned when the others were compacted.
+    /// [`ErrorKind::InvalidConfig`] for a topic whose `cleanup.policy` does not say `compact`; [`ErrorKind::Full`]:
+    /// what was compacted stays so, the rest is as it was; [`ErrorKind::Corrupt`]: a damaged partition is not
+    /// compacted until it is opened anew. The first error of a partition is returned when the others were compacted.
     pub fn compact_now(&self, topic: &str) -> Result<Vec<CompactionReport>> {
         crate::log::callback::check_outside("Store::compact_now")?;
         let shared = self.shared();

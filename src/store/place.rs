@@ -211,8 +211,8 @@ impl Place<'_, '_> {
         })
     }
 
-    /// A segment that was compacted, in the place of those it was made of, which are all here: as the log itself does it,
-    /// so that a crash leaves these or that one.
+    /// A segment that was compacted, in the place of those it was made of, which are all here: as the log itself does
+    /// it, so that a crash leaves these or that one.
     fn exchanged(&mut self, segment: &Segment, entry: &Entry, next_base: Offset, here: &Names) -> Result<()> {
         let (base, storage) = (segment.base(), self.placing.storage);
         let (log, digest) = (name::log(base), name::digest(base));
@@ -431,8 +431,8 @@ impl Place<'_, '_> {
     }
 }
 
-/// Ends what an interrupted checkpoint left of an exchange, and takes over which segments may have gaps: before there is
-/// one of them.
+/// Ends what an interrupted checkpoint left of an exchange, and takes over which segments may have gaps: before there
+/// is one of them.
 fn settle_compactions(storage: &dyn Storage, from: &Path, to: &Path) -> Result<()> {
     let source = compact::readable(storage, from)?;
     let target = match compact::settle(storage, to, false, &mut Vec::new()) {

@@ -1,6 +1,7 @@
 //! Kafka's own classes as a program to ask: `../shared/tools/kafka/oracle.sh`, when all that it needs is here.
 //!
-//! With `LOGSTEAD_ORACLE=required` in the environment its absence is a failure; otherwise it is said, and the test passes.
+//! With `LOGSTEAD_ORACLE=required` in the environment its absence is a failure; otherwise it is said, and the test
+//! passes.
 
 #![allow(dead_code, reason = "each test asks other things")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look around")]

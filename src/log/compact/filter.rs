@@ -4,8 +4,8 @@
 //! - A batch that stays keeps its first and last offset, its producer, epoch and sequence, its leader epoch, its codec
 //!   and its flags. A record that stays keeps its offset, timestamp, key, value and headers.
 //! - A batch of which all stays, and which needs no delete horizon, stays as it is, byte for byte.
-//! - A tombstone goes when a later record replaces it, or when it is found with a delete horizon that passed: so one pass
-//!   sets the horizon and a later one, `delete.retention.ms` after it or more, takes the tombstone.
+//! - A tombstone goes when a later record replaces it, or when it is found with a delete horizon that passed: so one
+//!   pass sets the horizon and a later one, `delete.retention.ms` after it or more, takes the tombstone.
 
 use std::collections::HashMap;
 

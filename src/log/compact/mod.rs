@@ -1,12 +1,12 @@
 //! Compaction: of each key the last record stays (`kafka-format.md` §7; Kafka's `Cleaner`).
 //!
 //! One pass: the last offset of each key in the part that was never compacted is gathered in a map ([`map`]); then all
-//! closed segments up to there are filtered ([`filter`]), in groups that become one segment each ([`plan`]), which takes
-//! the place of the old ones ([`swap`]).
+//! closed segments up to there are filtered ([`filter`]), in groups that become one segment each ([`plan`]), which
+//! takes the place of the old ones ([`swap`]).
 //!
 //! Invariants:
-//! - Order and offsets never change. The active segment, undecided transactions and records behind the high watermark are
-//!   not touched.
+//! - Order and offsets never change. The active segment, undecided transactions and records behind the high watermark
+//!   are not touched.
 //! - What is compacted is on the device before, and the result is before anything of it is given up.
 //! - A pass that stops anywhere leaves a log that says the same: groups go from low offsets to high ones, and what a
 //!   group loses is replaced by records that lie in it or behind it.

@@ -1,10 +1,10 @@
 //! The exchange of segments for the one that a compaction made of them, whole at every step (reliability R6), and its
 //! end at the next open if a crash comes between: that of ours, which a manifest tells of, and that of a broker's.
 //!
-//! The steps: the new files are written as `.cleaned` and synced; the manifest says what replaces what (from here on the
-//! exchange happens, whatever comes); the new files become `.swap`; the old ones `.deleted`; the new ones get their
-//! names; the manifest says that it is done; the old ones are unlinked. The directory is synced after each. A broker that
-//! opens the directory in between comes to the same end by its own rules.
+//! The steps: the new files are written as `.cleaned` and synced; the manifest says what replaces what (from here on
+//! the exchange happens, whatever comes); the new files become `.swap`; the old ones `.deleted`; the new ones get their
+//! names; the manifest says that it is done; the old ones are unlinked. The directory is synced after each. A broker
+//! that opens the directory in between comes to the same end by its own rules.
 //!
 //! Invariants:
 //! - The old segments or the new one, never neither, never both: at each step one side is whole under names that the
@@ -467,8 +467,9 @@ pub(crate) fn readable(storage: &dyn Storage, dir: &Path) -> Result<Cleaned> {
     }
 }
 
-/// Makes of the names in the middle of an exchange what it leads to, for whoever reads beside the writer, or a directory
-/// that a crash left so. The answer: the name under which the new segment's `.log` lies. `None`: all have their names.
+/// Makes of the names in the middle of an exchange what it leads to, for whoever reads beside the writer, or a
+/// directory that a crash left so. The answer: the name under which the new segment's `.log` lies. `None`: all have
+/// their names.
 pub(crate) fn see_exchange(swap: Swap, entries: &mut Vec<Entry>) -> Option<String> {
     let log = name::log(swap.base);
     let moving = format!("{log}{SWAP}");

@@ -1,5 +1,5 @@
-//! The fate of transactions as a compaction walks over their batches (Kafka's `CleanedTransactionMetadata`): the data of
-//! aborted ones goes at once, and a marker when nothing of its transaction is left. Pure.
+//! The fate of transactions as a compaction walks over their batches (Kafka's `CleanedTransactionMetadata`): the data
+//! of aborted ones goes at once, and a marker when nothing of its transaction is left. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
