@@ -297,8 +297,17 @@ fn options(clock: &ManualClock) -> StoreOptions {
 
 #[test]
 fn whatever_happens_the_latest_value_of_each_key_is_there_and_every_reader_comes_to_it() {
+    run_schedules(500);
+}
+
+#[test]
+#[ignore = "takes minutes; .ci/soak calls it, and many more"]
+fn they_do_so_in_five_thousand_schedules() {
+    run_schedules(if soak() { 100_000 } else { 5_000 });
+}
+
+fn run_schedules(schedules: usize) {
     let seed = seed();
-    let schedules = if soak() { 100_000 } else { 5_000 };
     let compactions = AtomicUsize::new(0);
     in_parallel(schedules, |i| {
         let seed = seed + i as u64;
@@ -412,6 +421,7 @@ impl Run {
 }
 
 #[test]
+#[ignore = "takes minutes; .ci/soak calls it, with more states"]
 fn no_crash_of_a_compaction_leaves_anything_but_the_old_or_the_new() {
     let seed = seed();
     let (limit, runs) = if soak() { (1_000, 30) } else { (12, 1) };

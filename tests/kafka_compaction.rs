@@ -11,14 +11,10 @@ mod oracle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use logstead::{ManualClock, Store, TopicConfig};
 use oracle::Oracle;
 use serde_json::{Value, json};
-
-/// How long a store waits before it looks for something to compact.
-const PAUSE_MS: u64 = 15_000;
 
 const CHECKPOINTS: [&str; 4] = [
     "recovery-point-offset-checkpoint",
@@ -79,8 +75,8 @@ fn merge(dirs: &[PathBuf], to: &Path) -> Value {
 /// Compacts every partition once, as it lies there, with these settings and at that time. Which segments were
 /// rewritten.
 fn compact(dir: &Path, settings: &Value) {
-    let clock = ManualClock::new(settings["now"].as_u64().unwrap() - PAUSE_MS);
-    let options = Store::options().maintenance(logstead::Maintenance::Manual).clock(clock.clone());
+    let clock = ManualClock::new(settings["now"].as_u64().unwrap());
+    let options = Store::options().maintenance(logstead::Maintenance::Manual).clock(clock);
     let store = options.open(dir).unwrap();
     let mut partitions = 0;
     for name in store.topic_names() {
@@ -101,7 +97,6 @@ fn compact(dir: &Path, settings: &Value) {
         }
         store.alter_topic(&name, TopicConfig::from_properties(properties).unwrap()).unwrap();
     }
-    clock.advance(Duration::from_millis(PAUSE_MS));
     // One partition a call.
     for _ in 0..=partitions {
         store.maintain().unwrap();

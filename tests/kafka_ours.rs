@@ -157,7 +157,7 @@ fn complaint(state: State, verdict: &Value) -> Option<String> {
     // Behind what was synced a power cut leaves anything, whole batches behind holes and torn snapshots too. Kafka's
     // start throws both away; that we keep the same records shows when they are read.
     let residue = |problem: &Value| {
-        let words = ["Kafka cut", "CorruptSnapshotException"];
+        let words = ["Kafka cut", "are no batch", "CorruptSnapshotException"];
         problem.as_str().is_some_and(|text| words.iter().any(|word| text.contains(word)))
     };
     let all = verdict["partitions"].as_array().into_iter().flatten();

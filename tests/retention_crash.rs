@@ -267,7 +267,7 @@ fn all_crashes(seed: u64, durability: Durability, limit: usize, twice_one_in: u6
 #[test]
 fn no_crash_moves_a_start_back_or_takes_a_committed_record_behind_it() {
     let seed = seed();
-    let (limit, runs) = if soak() { (1_000, 20) } else { (60, 1) };
+    let (limit, runs) = if soak() { (1_000, 20) } else { (16, 1) };
     let (mut states, mut twice) = (0, 0);
     for run in 0..runs {
         let (once, again) = all_crashes(seed + run, Durability::Disk, limit, 60);

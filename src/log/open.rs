@@ -325,7 +325,7 @@ impl<'c> Opening<'c> {
         let deleted = below(start, bases());
         let left = found.split_off(deleted);
         if !self.context.read_only && !found.is_empty() {
-            found.iter().for_each(|(base, _)| drop(self.snapshots.remove(base)));
+            self.snapshots.retain(|offset| found.iter().all(|(base, _)| base != offset));
             let storage = &self.context.storage;
             for file in
                 found.iter().flat_map(|(base, _)| name::files_of(*base)).map(|name| self.dir.join(name))

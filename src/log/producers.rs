@@ -105,8 +105,9 @@ impl Log {
             return Ok(ProducerState::new(end, []));
         }
         let mut state = known.unwrap_or_else(|| ProducerState::new(first, []));
-        self.expire_in(&mut state);
         self.replay(&mut state, end)?;
+        // Behind the replay: a transaction that is open in the snapshot keeps its producer, and may have ended since.
+        self.expire_in(&mut state);
         Ok(state)
     }
 
