@@ -56,10 +56,11 @@ fn brokers_directories_hold_what_their_clients_saw() {
     for name in ALL {
         let home = workplace();
         let (dir, expected) = golden(name, home.path());
-        assert!(
-            expected.partitions.len() > 10 && expected.records.len() > 200,
-            "{name}: too little to compare"
-        );
+        // Topics of a codec that is not in the build are left out.
+        let (partitions, records) =
+            if cfg!(all(feature = "gzip", feature = "snappy")) { (10, 200) } else { (5, 50) };
+        let found = (expected.partitions.len(), expected.records.len());
+        assert!(found.0 > partitions && found.1 > records, "{name}: too little to compare: {found:?}");
         as_kafka_saw_it(&dir, &expected).unwrap_or_else(|why| panic!("{name}: {why}"));
     }
 }

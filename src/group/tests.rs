@@ -437,13 +437,14 @@ fn a_group_is_written_down_as_kafka_does() {
     assert_eq!((member.rebalance_timeout_ms, member.session_timeout_ms), (100, 40));
     assert_eq!(member.instance_id.as_deref(), Some("i"));
     assert_eq!(member.assignment, codec::assignment([("t", vec![0, 1, 2, 3])].into_iter()));
-    assert_eq!(GroupValue::decode(&value.encode()), Ok(value));
+    assert_eq!(codec::GroupValue::decode(&value.encode()), Ok(value));
     bench.now += POLL + SESSION;
     bench.beat_as(a, Some("i")).unwrap_err();
     let empty = bench.group.value(9);
     assert_eq!((empty.protocol, empty.leader, empty.members.len()), (None, None, 0));
 }
 
+#[cfg(feature = "testing")]
 #[test]
 fn who_holds_records_for_a_group_is_told_what_no_crash_takes_back() {
     let clock = crate::ManualClock::new(1);

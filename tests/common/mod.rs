@@ -8,7 +8,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "copies directories from outside")]
 
-use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Read;
 use std::path::Path;
@@ -173,8 +172,8 @@ pub(crate) fn different_states<K: std::hash::Hash + Eq>(
     limit: usize,
     seed: u64,
     kind: impl Fn(&logstead::CrashPoint) -> K,
-) -> Vec<HashSet<usize>> {
-    let mut seen = HashSet::new();
+) -> Vec<std::collections::HashSet<usize>> {
+    let mut seen = std::collections::HashSet::new();
     let mut of_point = |point: &logstead::CrashPoint| {
         let states = point.states(limit, seed).enumerate();
         states.filter(|(_, disk)| seen.insert((disk.content_hash(), kind(point)))).map(|(n, _)| n).collect()
