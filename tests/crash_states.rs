@@ -133,6 +133,7 @@ impl Run {
     /// All that must hold of a disk that a crash left.
     fn survives(&self, disk: &SimDisk, kept: Option<usize>, random: &mut Random) {
         let files = disk.files();
+        proven_segments_have_whole_indexes(disk);
         let shown = if random.one_in(5) { self.shown(disk) } else { 0 };
         let (store, end) = self.opens(disk, kept);
         assert!(shown <= end, "a reader saw {shown} records, the writer found {end}");
@@ -197,6 +198,36 @@ impl Run {
             }
         }
         count
+    }
+}
+
+/// Kafka's start after a crash rebuilds indexes from the segment on that the recovery point lies in. Those below must be
+/// complete: a sync that ended where the next roll came left an empty time index there, and Kafka then found no
+/// timestamp in that segment. (A missing offset index is rebuilt wherever it lies.)
+fn proven_segments_have_whole_indexes(disk: &SimDisk) {
+    let Ok(points) = disk.read_file(format!("{DIR}/recovery-point-offset-checkpoint")) else { return };
+    let text = String::from_utf8(points).unwrap();
+    let proven = text.lines().skip(2).find_map(|line| line.strip_prefix("t 0 "));
+    let proven: i64 = proven.map_or(0, |offset| offset.parse().unwrap());
+    let bases = disk.files().into_iter().filter(|file| file.starts_with("/s/data/t-0"));
+    let mut bases: Vec<i64> = bases
+        .filter(|file| file.extension().is_some_and(|e| e == "log"))
+        .map(|file| file.file_stem().unwrap().to_str().unwrap().parse().unwrap())
+        .collect();
+    bases.sort_unstable();
+    for pair in bases.windows(2).filter(|pair| pair[1] <= proven) {
+        let file = |suffix: &str| disk.read_file(format!("{DIR}/t-0/{:020}.{suffix}", pair[0]));
+        let log = file("log").unwrap();
+        let (mut at, mut youngest) = (0, -1);
+        while at + 61 <= log.len() {
+            youngest = youngest.max(i64::from_be_bytes(log[at + 35..at + 43].try_into().unwrap()));
+            at += 12 + u32::from_be_bytes(log[at + 8..at + 12].try_into().unwrap()) as usize;
+        }
+        if file("index").is_ok() {
+            let times = file("timeindex").unwrap();
+            let last = times.chunks_exact(12).last().map(|entry| entry[..8].try_into().unwrap());
+            assert_eq!(last.map(i64::from_be_bytes), Some(youngest), "of segment {} below {proven}", pair[0]);
+        }
     }
 }
 
@@ -269,6 +300,7 @@ fn kill_everywhere(durability: Durability) {
             || format!("seed {seed}, killed after operation {}", point.op()),
             || {
                 let disk = point.killed(seed);
+                proven_segments_have_whole_indexes(&disk);
                 let acked = run.acked_at(point.op());
                 let shown = run.shown(&disk);
                 assert!(shown >= acked.unwrap_or(0), "a reader saw {shown} of {acked:?}");
@@ -300,4 +332,22 @@ fn a_kill_before_any_operation_takes_nothing_acknowledged_on_disk() {
 #[test]
 fn a_kill_before_any_operation_takes_nothing_acknowledged_in_the_page_cache() {
     kill_everywhere(Durability::PageCache);
+}
+
+#[test]
+fn a_roll_behind_a_remembered_sync_leaves_whole_indexes() {
+    let run = Run::new(seed(), Durability::Disk);
+    let store = run.options(&run.disk).open(DIR).unwrap();
+    let topic = store.create_topic("t", topic_config(Durability::Disk).segment_bytes(500)).unwrap();
+    append_one(&store, "t", 0, &value(run.seed, 0, 300));
+    run.clock.advance(std::time::Duration::from_secs(300));
+    store.maintain().unwrap();
+    // This one rolls, and no sync follows.
+    let partition = topic.partition(0).unwrap();
+    partition.append([Record::to(&topic).value(&value(run.seed, 1, 300))], None, Acks::Leader).unwrap();
+    let disk = run.disk.kill();
+    let points = disk.read_file(format!("{DIR}/recovery-point-offset-checkpoint")).unwrap();
+    assert_eq!(points, b"0\n1\nt 0 1\n");
+    assert!(disk.files().iter().any(|file| file.ends_with("00000000000000000001.log")));
+    proven_segments_have_whole_indexes(&disk);
 }

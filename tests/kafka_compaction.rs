@@ -196,7 +196,10 @@ fn random(oracle: &Oracle, count: usize, home: &Path) -> Vec<PathBuf> {
     println!("replay with LOGSTEAD_SEED={seed}");
     let dir = home.join("random");
     oracle.ask(["random", &count.to_string(), "--seed", &seed], std::slice::from_ref(&dir));
-    let dirs: Vec<PathBuf> = subdirs(&dir).into_iter().map(|dir| dir.join("log")).collect();
+    // Where a time index is full, Kafka's cleaner gives up: "Attempt to append to a full time index".
+    let full = |dir: &PathBuf| dir.to_str().unwrap().ends_with("-index-full");
+    let dirs = subdirs(&dir).into_iter().filter(|dir| !full(dir)).map(|dir| dir.join("log"));
+    let dirs: Vec<PathBuf> = dirs.collect();
     assert!(dirs.len() * 10 >= count * 9, "{}", dirs.len());
     dirs
 }
@@ -208,11 +211,21 @@ fn what_kafkas_cleaner_keeps_we_keep() {
     compare(&oracle, &random(&oracle, 20, home.path()), home.path());
 }
 
+/// 212 of which 201 are compared.
+const MANY: usize = 212;
+
 #[test]
 #[ignore = "takes up to a minute; .ci/run calls it"]
 fn what_kafkas_cleaner_keeps_we_keep_in_two_hundred_directories() {
-    for oracle in Oracle::all() {
-        let home = tempfile::tempdir().unwrap();
-        compare(&oracle, &random(&oracle, 200, home.path()), home.path());
-    }
+    let Some(oracle) = Oracle::find() else { return };
+    let home = tempfile::tempdir().unwrap();
+    compare(&oracle, &random(&oracle, MANY, home.path()), home.path());
+}
+
+#[test]
+#[ignore = "takes up to a minute; .ci/soak calls it"]
+fn what_the_cleaner_of_kafka_3_9_keeps_we_keep() {
+    let Some(oracle) = Oracle::of_line("3.9") else { return };
+    let home = tempfile::tempdir().unwrap();
+    compare(&oracle, &random(&oracle, MANY, home.path()), home.path());
 }

@@ -160,8 +160,26 @@ fn complaint(state: State, verdict: &Value) -> Option<String> {
         let words = ["Kafka cut", "are no batch", "CorruptSnapshotException"];
         problem.as_str().is_some_and(|text| words.iter().any(|word| text.contains(word)))
     };
-    let all = verdict["partitions"].as_array().into_iter().flatten();
-    let mut all = all.flat_map(|partition| partition["problems"].as_array().into_iter().flatten());
     let alone = verdict["problems"].as_array().is_some_and(Vec::is_empty);
-    if state == State::Crashed && alone && all.all(residue) { None } else { Some(problems(verdict)) }
+    let mut all = verdict["partitions"].as_array().into_iter().flatten();
+    let excused = all.all(|partition| {
+        let mut problems = partition["problems"].as_array().into_iter().flatten();
+        problems.all(|problem| match state {
+            State::Crashed => residue(problem) || to_be_rebuilt(partition, problem),
+            State::Killed => to_be_rebuilt(partition, problem),
+            State::Closed | State::ClosedAtOnce => false,
+        })
+    });
+    if alone && excused { None } else { Some(problems(verdict)) }
+}
+
+/// Whether a problem is that of a time index not yet completed, of a segment that the recovery point lies in: stopped
+/// behind a roll. Kafka's start rebuilds the indexes from that segment on; the judge only knows it of the last one.
+fn to_be_rebuilt(partition: &Value, problem: &Value) -> bool {
+    let text = problem.as_str().unwrap();
+    let Some((base, _)) = text.split_once(".timeindex: last entry") else { return false };
+    let base: i64 = base.parse().unwrap();
+    let mut segments = partition["segments"].as_array().into_iter().flatten().filter_map(Value::as_i64);
+    let next = segments.find(|segment| *segment > base).unwrap_or(i64::MAX);
+    partition["recovery_point"].as_i64().unwrap() < next
 }

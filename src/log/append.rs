@@ -265,6 +265,10 @@ impl Log {
         if base > old.base() {
             let _ = self.take_snapshot(false);
             let _ = old.flush_aborted(false);
+            if self.recovery_point() >= base {
+                old.end_index();
+                let _ = old.sync_index();
+            }
         }
         let now = self.context.clock.now_ms();
         let new = Segment::create(

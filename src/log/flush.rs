@@ -68,6 +68,10 @@ impl Flush {
         self.sealed.lock().push(Arc::clone(segment));
     }
 
+    pub(super) fn oldest_sealed_base(&self) -> Option<Offset> {
+        self.sealed.lock().first().map(|segment| segment.base())
+    }
+
     pub(super) fn sealed_len(&self) -> usize {
         self.sealed.lock().len()
     }

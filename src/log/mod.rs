@@ -8,6 +8,7 @@
 //! - In a `Disk` topic a new segment's directory entry is synced before the high watermark enters it.
 //! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
 //! - A failed sync poisons the log; it is not retried.
+//! - A segment below the one that the remembered recovery point lies in has complete indexes on disk.
 //! - Lock order: `names` → leadership → lane (above) → `tail` → `producers` → segment list → bell. `flush` is never
 //!   held while one of them is taken.
 //! - Names of segments are taken away, or given to other bytes, under `names` and only while the log is open: nobody
@@ -329,6 +330,16 @@ impl Log {
 
     pub(crate) fn recovery_point(&self) -> Offset {
         self.recovery_point.load(Ordering::Acquire)
+    }
+
+    /// What the checkpoint may say: an offset in the first closed segment whose indexes are not complete on disk, for
+    /// Kafka's start rebuilds those of the segment of that offset and of the later ones.
+    pub(crate) fn recovery_point_to_remember(&self) -> Offset {
+        let proven = self.recovery_point();
+        let Some(oldest) = self.flush.oldest_sealed_base() else { return proven };
+        let segments = self.segments.read();
+        let next = segments.iter().map(|segment| segment.base()).find(|base| *base > oldest);
+        next.map_or(proven, |next| proven.min(next - 1))
     }
 
     pub(crate) fn config(&self) -> Arc<TopicConfig> {

@@ -504,7 +504,7 @@ impl Shared {
         for topic in self.topics.sorted() {
             for (partition, log) in topic.opened_logs() {
                 let key = (topic.name.to_string(), partition);
-                recovery_points.insert(key.clone(), log.recovery_point());
+                recovery_points.insert(key.clone(), log.recovery_point_to_remember());
                 high_watermarks.insert(key.clone(), log.high_watermark());
                 cleaned.extend(log.cleaned_to().map(|to| (key.clone(), to)));
                 match log.log_start_to_remember() {
