@@ -94,24 +94,45 @@ records_only() {
   grep '"type":"record"' || true # none is an answer too
 }
 
-# fuzz_all SECONDS: every target of fuzz/ for that long. fuzz/README.md explains the flags.
+# Many schedules of the protocols between threads, each replayable. Only the library itself is built otherwise.
+schedules() {
+  cargo rustc --lib --profile test --features testing -- --cfg logstead_shuttle
+  "$(newest "$target/debug/deps/logstead-*")" schedules
+}
+
+# newest GLOB: the program that was built last.
+newest() {
+  local found
+  found=$(find "${1%/*}" -maxdepth 1 -name "${1##*/}" -executable -type f -printf '%T@ %p\n' | sort -n | tail -n 1)
+  echo "${found#* }"
+}
+
+# fuzz_all SECONDS: every target of fuzz/ for that long, two at a time. fuzz/README.md explains the flags.
 fuzz_all() {
   [ -d fuzz/fuzz_targets ] || skip "there is no fuzz/ here"
   need c++ g++
   local flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1 -Cdebug-assertions=yes"
+    -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions=yes"
   RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags CARGO_TARGET_DIR=$target/fuzz \
     cargo build --release --manifest-path fuzz/Cargo.toml --target "$host" --bins
-  local source name corpus
-  for source in fuzz/fuzz_targets/*.rs; do
-    name=$(basename "$source" .rs)
-    corpus=("fuzz/corpus/$name")
-    mkdir -p "${corpus[0]}" "fuzz/artifacts/$name"
-    [ ! -d "fuzz/seeds/$name" ] || corpus+=("fuzz/seeds/$name")
-    echo "-- $name"
-    "$target/fuzz/$host/release/$name" "${corpus[@]}" -max_total_time="$1" -timeout=20 -rss_limit_mb=2048 \
-      -print_final_stats=1 -verbosity=0 "-artifact_prefix=fuzz/artifacts/$name/" ||
-      fail "fuzz target $name: the input is in fuzz/artifacts/$name"
-  done
+  local programs=$target/fuzz/$host/release
+  export -f fuzz_one
+  printf '%s\n' fuzz/fuzz_targets/*.rs | xargs -P 2 -I{} bash -euo pipefail -c 'fuzz_one "$@"' - {} "$programs" "$1" ||
+    fail "the input is in fuzz/artifacts, below the name of the target"
+}
+
+# fuzz_one SOURCE PROGRAMS SECONDS: what it says is shown when it is over.
+fuzz_one() {
+  local name corpus said
+  name=$(basename "$1" .rs)
+  corpus=("fuzz/corpus/$name")
+  mkdir -p "${corpus[0]}" "fuzz/artifacts/$name"
+  [ ! -d "fuzz/seeds/$name" ] || corpus+=("fuzz/seeds/$name")
+  local status=0
+  said=$("$2/$name" "${corpus[@]}" -max_total_time="$3" -timeout=20 -rss_limit_mb=2048 \
+    -print_final_stats=1 -verbosity=0 "-artifact_prefix=fuzz/artifacts/$name/" 2>&1) || status=$?
+  # Words that libFuzzer recommends are of no use here.
+  printf -- '-- %s\n%s\n' "$name" "$(grep -v '# Uses: ' <<<"$said")"
+  return "$status"
 }

@@ -1,11 +1,13 @@
 //! Kafka's own assignors on random groups: `range` and `roundrobin` give the same; `sticky` gives shares of the same
 //! sizes and lets as many partitions stay where they are.
 //!
-//! Needs what `tests/kafka_oracle.rs` needs, and says so and passes without it. `LOGSTEAD_SEED=n` replays a run.
+//! Needs the oracle, see `tests/common/oracle.rs`; says so when it skips. `LOGSTEAD_SEED=n` replays a run.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
+#[path = "common/oracle.rs"]
+mod oracle;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,20 +16,14 @@ use std::process::{Command, Stdio};
 
 use common::{Random, seed};
 use logstead::{AssignmentStrategy, Assignor, GroupSpec, MemberSpec, PartitionIndex, TopicSpec};
+use oracle::Oracle;
 
 const GROUPS: usize = 3_000;
 
 /// The jars that the oracle's setup fetched.
 fn jars() -> Option<PathBuf> {
-    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tools/kafka");
-    let ready = tool.join("setup.sh").exists()
-        && Command::new(tool.join("setup.sh")).args(["--line", "4.x"]).status().is_ok_and(|s| s.success());
-    if !ready {
-        assert!(std::env::var_os("LOGSTEAD_ORACLE").is_none(), "{} is not here", tool.display());
-        eprintln!("skipped: {} is not here", tool.display());
-        return None;
-    }
-    let script = format!(". {}/common.sh; use_line 4.x; echo $LINE_HOME/lib", tool.display());
+    let common = Oracle::find()?.script("common.sh").get_program().to_owned();
+    let script = format!(". {}; use_line 4.x; echo $LINE_HOME/lib", common.display());
     let answer = Command::new("bash").args(["-c", &script]).output().unwrap();
     Some(String::from_utf8(answer.stdout).unwrap().trim().into())
 }

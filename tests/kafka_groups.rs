@@ -1,61 +1,25 @@
 //! Groups and Kafka: its own classes decode what our groups wrote, and we go on with groups that real brokers left.
 //!
-//! Needs what `kafka_oracle.rs` needs, and says so when it is not here.
+//! Needs the oracle, see `tests/common/oracle.rs`; says so when it skips.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look around")]
 
+#[path = "common/oracle.rs"]
+mod oracle;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use logstead::{AutoOffsetReset, Consumer, ConsumerConfig, OffsetAndMetadata, Record, Store, TopicConfig};
+use oracle::{Oracle, unpacked};
 use serde_json::Value;
 
-fn oracle() -> Option<PathBuf> {
-    let command = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tools/kafka/oracle.sh");
-    let home = std::env::var_os("KAFKA_ORACLE_HOME").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("HOME")?;
-        Some(Path::new(&cache).join(".cache/kafka-oracle"))
-    });
-    let has_jars = |home: &Path| {
-        let entries = std::fs::read_dir(home).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| entry.path().join(".jars").exists())
-    };
-    let why = if !command.exists() {
-        "../shared/tools/kafka is not here"
-    } else if !home.is_some_and(|home| has_jars(&home)) {
-        "Kafka's jars are not here: run ../shared/tools/kafka/setup.sh"
-    } else if Command::new("java").arg("-version").stderr(Stdio::null()).status().is_err() {
-        "there is no java"
-    } else {
-        return Some(command);
-    };
-    assert!(std::env::var_os("LOGSTEAD_ORACLE").is_none_or(|v| v != "required"), "required, but {why}");
-    eprintln!("skipped: {why}");
-    None
-}
-
 /// What `oracle.sh offsets` says of a directory: lines of one type.
-fn offsets(oracle: &Path, dir: &Path, what: &str) -> Vec<Value> {
-    let output = Command::new(oracle).arg("offsets").arg(dir).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {errors}", output.status);
-    let lines = String::from_utf8(output.stdout).unwrap();
+fn offsets(oracle: &Oracle, dir: &Path, what: &str) -> Vec<Value> {
+    let lines = oracle.ask(["offsets"], &[dir.to_owned()]);
     let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines.filter(|line| line["type"] == what).collect()
-}
-
-fn unpacked(archive: &str, into: &Path) -> Option<PathBuf> {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/kafka").join(archive);
-    if !archive.exists() {
-        eprintln!("skipped: {} is not here", archive.display());
-        return None;
-    }
-    let tar =
-        Command::new("tar").arg("-C").arg(into).args(["--zstd", "-xSf"]).arg(&archive).status().unwrap();
-    assert!(tar.success(), "{}", archive.display());
-    Some(into.to_owned())
 }
 
 fn member(store: &Store, group: &str, topic: &str) -> Consumer {
@@ -128,7 +92,7 @@ fn groups_of_a_real_broker_are_read_and_go_on_where_they_stand() {
         assert!(!names.iter().any(|name| name == "g-deleted"), "{names:?}");
         store.close().unwrap();
         // One start of Kafka is enough.
-        let Some(oracle) = (broker == "broker-4.x-clean").then(oracle).flatten() else { continue };
+        let Some(oracle) = (broker == "broker-4.x-clean").then(Oracle::find).flatten() else { continue };
         let decoded = committed(&offsets(&oracle, &home.join("data"), "committed"));
         assert_eq!(decoded, all, "{broker}: Kafka reads on in what we wrote behind it");
     }
@@ -136,7 +100,7 @@ fn groups_of_a_real_broker_are_read_and_go_on_where_they_stand() {
 
 #[test]
 fn kafkas_schemas_decode_what_our_groups_wrote() {
-    let Some(oracle) = oracle() else { return };
+    let Some(oracle) = Oracle::find() else { return };
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("data");
     let store = Store::open(&dir).unwrap();
@@ -187,7 +151,6 @@ fn kafkas_schemas_decode_what_our_groups_wrote() {
     dynamic.close().unwrap();
     store.close().unwrap();
     assert_eq!(committed(&offsets(&oracle, &dir, "committed")), expected);
-    let verdict = Command::new(&oracle).args(["judge", "--strict"]).arg(&dir).output().unwrap();
-    let verdict: Value = serde_json::from_slice(&verdict.stdout).unwrap();
+    let verdict = &oracle.judge(&["--strict"], &[dir])[0];
     assert_eq!(verdict["ok"], true, "{verdict:#}");
 }

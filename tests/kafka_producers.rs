@@ -2,37 +2,26 @@
 //! producers and the same committed records here, with their indexes and snapshots or without; and what this crate
 //! writes of them is what Kafka writes for the same batches.
 //!
-//! Needs `../shared` beside the crate, and what writes with Kafka a JDK and the jars that `setup.sh` there fetches.
-//! Without them the tests say so and pass; with `LOGSTEAD_ORACLE=required` in the environment they fail instead.
+//! Needs `../shared` beside the crate, and what writes with Kafka the oracle, see `tests/common/oracle.rs`; says so
+//! when it skips.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look around")]
 
+#[path = "common/oracle.rs"]
+mod oracle;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use logstead::{
     ConsumerConfig, IsolationLevel, ManualClock, ProducerConfig, Record, Store, StoreOptions, TopicConfig,
 };
+use oracle::{Oracle, unpacked};
 use serde_json::{Value, json};
 
 // ───────── what Kafka wrote
-
-/// Unpacks an archive of directories; `None`: it is not here.
-fn unpacked(archive: &str, into: &Path) -> Option<PathBuf> {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/kafka").join(archive);
-    if !archive.exists() {
-        eprintln!("skipped: {} is not here", archive.display());
-        return None;
-    }
-    let home = into.join(archive.file_name().unwrap().to_str().unwrap().trim_end_matches(".tar.zst"));
-    std::fs::create_dir(&home).unwrap();
-    let tar =
-        Command::new("tar").arg("-C").arg(&home).args(["--zstd", "-xSf"]).arg(&archive).status().unwrap();
-    assert!(tar.success(), "{}", archive.display());
-    Some(home)
-}
 
 /// A directory, and what Kafka found in it.
 struct Golden {
@@ -346,7 +335,7 @@ fn write_store(seed: u64, dir: &Path) -> Vec<usize> {
 
 #[test]
 fn snapshots_are_those_that_kafka_writes_for_the_same_batches() {
-    let Some(oracle) = oracle() else { return };
+    let Some(oracle) = Oracle::find() else { return };
     let home = tempfile::tempdir().unwrap();
     let mut compared = 0;
     for seed in 0..6 {
@@ -370,9 +359,7 @@ fn snapshots_are_those_that_kafka_writes_for_the_same_batches() {
         spec.push(json!({"op": "close"}).to_string());
         let file = home.path().join(format!("{seed}.jsonl"));
         std::fs::write(&file, spec.join("\n")).unwrap();
-        let written = Command::new(&oracle).arg("write").arg(&file).arg(&theirs).output().unwrap();
-        let errors = String::from_utf8_lossy(&written.stderr);
-        assert!(written.status.success(), "{errors}\n{}", String::from_utf8_lossy(&written.stdout));
+        oracle.ask(["write".as_ref(), file.as_os_str()], std::slice::from_ref(&theirs));
         let theirs = theirs.join("t-0");
         let (our_log, their_log) = (files(&ours, ".log"), files(&theirs, ".log"));
         assert_eq!(our_log.keys().collect::<Vec<_>>(), their_log.keys().collect::<Vec<_>>());
@@ -386,29 +373,4 @@ fn snapshots_are_those_that_kafka_writes_for_the_same_batches() {
         assert!(our.len() > 2, "{our:?}");
     }
     assert!(compared > 50, "{compared}");
-}
-
-/// The oracle's command, when all that it needs is here.
-fn oracle() -> Option<PathBuf> {
-    let command = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tools/kafka/oracle.sh");
-    let home = std::env::var_os("KAFKA_ORACLE_HOME").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("HOME")?;
-        Some(Path::new(&cache).join(".cache/kafka-oracle"))
-    });
-    let has_jars = |home: &PathBuf| {
-        let mut lines = std::fs::read_dir(home).into_iter().flatten().flatten();
-        lines.any(|line| line.path().join(".jars").exists())
-    };
-    let why = if !command.exists() {
-        "../shared/tools/kafka is not here"
-    } else if !home.as_ref().is_some_and(has_jars) {
-        "Kafka's jars are not here: run ../shared/tools/kafka/setup.sh"
-    } else if Command::new("java").arg("-version").stderr(Stdio::null()).status().is_err() {
-        "there is no java"
-    } else {
-        return Some(command);
-    };
-    assert!(std::env::var_os("LOGSTEAD_ORACLE").is_none_or(|v| v != "required"), "required, but {why}");
-    eprintln!("skipped: {why}");
-    None
 }

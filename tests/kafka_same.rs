@@ -86,7 +86,7 @@ fn compare_bytes(oracle: &Oracle, seed: u64) {
         wrong.len(),
         wrong.join("\n")
     );
-    assert!(segments > 2 * TOPICS && indexes > 2 * TOPICS, "{segments} segments, {indexes} indexes");
+    assert!(segments > TOPICS && indexes > TOPICS, "{segments} segments, {indexes} indexes");
     println!("Kafka {line}: {segments} segments and {indexes} indexes with the same bytes");
 }
 
@@ -113,6 +113,8 @@ fn write_both(random: &mut Random, disk: &SimDisk, clock: &ManualClock, spec: &m
             wanted.contains(name) || name.starts_with("message.timestamp")
         });
         spec.push(json!({"op": "open", "topic": name, "topic_id": topic.id(), "config": settings}));
+        // Kafka makes the first segment at once, we when it is first asked for; its age makes segments roll.
+        topic.partition(0).unwrap();
         // A partition that nobody used has no entry in our checkpoints.
         for _ in 0..1 + random.below(30) {
             clock.advance(std::time::Duration::from_millis(random.below(3_000)));

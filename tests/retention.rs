@@ -857,7 +857,8 @@ fn a_poisoned_partition_is_left_alone_and_the_others_are_cleaned() {
         }
     }
     bench.disk.fail_nth(FaultOp::SyncData, 1, FaultKind::Io, false);
-    topic.partition(0).unwrap().append([Record::to(&topic).value("v")], None, Acks::All).unwrap_err();
+    let record = Record::to(&topic).value("v").timestamp_ms(10);
+    topic.partition(0).unwrap().append([record], None, Acks::All).unwrap_err();
     assert_eq!(bench.store.run_retention_now().unwrap().partitions, 1);
     let starts = [0, 1].map(|p| topic.partition(p).unwrap().log_start_offset());
     assert_eq!(starts, [0, 6]);

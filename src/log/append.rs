@@ -266,8 +266,7 @@ impl Log {
             let _ = self.take_snapshot(false);
             let _ = old.flush_aborted(false);
             if self.recovery_point() >= base {
-                old.end_index();
-                let _ = old.sync_index();
+                old.settle_index();
             }
         }
         let now = self.context.clock.now_ms();

@@ -148,17 +148,25 @@ impl Segment {
         }
     }
 
-    /// Brings the index of a sealed segment to its files and drops it from memory. If that fails the files are
-    /// removed: a missing index is rebuilt, a short one would be believed.
+    /// Brings the index of a sealed segment to its files and drops it from memory.
     pub(crate) fn close_index(&self) {
-        if self.sync_index().is_ok() {
+        if self.settle_index() {
             *self.index.write() = Index::NotLoaded;
-        } else {
-            for name in [name::offset_index(self.base), name::time_index(self.base)] {
-                let _ = self.storage.remove_file(&self.dir.join(name));
-            }
-            let _ = self.storage.sync_dir(&self.dir);
         }
+    }
+
+    /// Makes the index files exact and durable, last entry included. If that fails they are removed: a missing index
+    /// is rebuilt, a short one would be believed.
+    pub(crate) fn settle_index(&self) -> bool {
+        self.end_index();
+        if self.sync_index().is_ok() {
+            return true;
+        }
+        for name in [name::offset_index(self.base), name::time_index(self.base)] {
+            let _ = self.storage.remove_file(&self.dir.join(name));
+        }
+        let _ = self.storage.sync_dir(&self.dir);
+        false
     }
 
     /// Writes index entries that only memory has to the files, when there are many or `all` is asked for.

@@ -1,5 +1,5 @@
-//! Many schedules of the protocols that a single run can not show: run by
-//! `RUSTFLAGS="--cfg logstead_shuttle" cargo test --lib --features testing schedules`.
+//! Many schedules of the protocols that a single run can not show: the step "schedules" of `.ci/run`, ten times as many
+//! with `LOGSTEAD_SOAK`.
 //!
 //! A schedule that loses a wake-up, or in which a leader and a follower wait for each other, ends in a deadlock,
 //! which the checker reports with the schedule that replays it.
@@ -17,9 +17,8 @@ use crate::time::ManualClock;
 use crate::topic::{Record, Topic};
 use crate::types::{Acks, Durability};
 
-const SCHEDULES: usize = 1_000;
-
 fn check(test: impl Fn() + Send + Sync + 'static) {
+    let schedules = if std::env::var_os("LOGSTEAD_SOAK").is_some() { 5_000 } else { 500 };
     let test = std::sync::Arc::new(test);
     for chance in [true, false] {
         let test = std::sync::Arc::clone(&test);
@@ -27,10 +26,10 @@ fn check(test: impl Fn() + Send + Sync + 'static) {
         // The checker's own stacks are too small for opening a store.
         config.stack_size = 1 << 19;
         if chance {
-            let scheduler = RandomScheduler::new(SCHEDULES);
+            let scheduler = RandomScheduler::new(schedules);
             shuttle::Runner::new(scheduler, config).run(move || test());
         } else {
-            let scheduler = PctScheduler::new(3, SCHEDULES);
+            let scheduler = PctScheduler::new(3, schedules);
             shuttle::Runner::new(scheduler, config).run(move || test());
         }
     }
