@@ -647,7 +647,7 @@ fn a_hold_is_bounded_by_bytes_and_delete_records_does_not_wait_for_it() {
 }
 
 #[test]
-fn who_is_asked_for_positions_may_panic_or_call_the_store() {
+fn who_is_asked_for_positions_may_panic_fail_or_call_the_store() {
     struct Wild(Mutex<Option<Store>>);
     impl GroupPositions for Wild {
         fn position(&self, group: &str, _: &str, _: i32) -> logstead::Result<Option<Offset>> {
@@ -655,6 +655,9 @@ fn who_is_asked_for_positions_may_panic_or_call_the_store() {
                 panic!("as a user's may");
             }
             let store = self.0.lock().unwrap().clone().unwrap();
+            if group == "fails" {
+                store.topic("positions")?;
+            }
             let refused = store.run_retention_now().unwrap_err();
             assert!(matches!(refused.kind(), ErrorKind::WouldWaitForItself { .. }), "{refused}");
             store.maintain()?;
@@ -673,8 +676,12 @@ fn who_is_asked_for_positions_may_panic_or_call_the_store() {
     let topic = bench.topic(held("calls"));
     append(&topic, 15, 10);
     assert_eq!(bench.store.run_retention_now().unwrap().segments, 1);
-    bench.store.alter_topic("t", five(held("panics"))).unwrap();
-    assert_eq!(bench.store.run_retention_now().unwrap().segments, 0);
+    for group in ["panics", "fails"] {
+        bench.store.alter_topic("t", five(held(group))).unwrap();
+        assert_eq!(bench.store.run_retention_now().unwrap().segments, 0);
+    }
+    let report = bench.store.explain_retention("t").unwrap();
+    assert!(matches!(report.failure.unwrap().kind(), ErrorKind::UnknownTopic { .. }));
     wild.0.lock().unwrap().take();
 }
 

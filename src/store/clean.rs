@@ -139,6 +139,11 @@ impl Cleaner {
         Turn(self)
     }
 
+    /// The first one of a look is kept.
+    fn note(&self, error: &Error) {
+        self.state.lock().failure.get_or_insert_with(|| error.clone());
+    }
+
     pub(super) fn failure(&self) -> Option<Error> {
         self.state.lock().failure.clone()
     }
@@ -261,12 +266,10 @@ impl Shared {
             state.left.drain(..count).collect()
         };
         let (_, retained) = self.retain(&slice);
-        let mut state = self.cleaner.state.lock();
-        let more = !state.left.is_empty();
+        let more = !self.cleaner.state.lock().left.is_empty();
         if let Err(error) = &retained {
-            state.failure.get_or_insert_with(|| error.clone());
+            self.cleaner.note(error);
         }
-        drop(state);
         unlinked.and(retained).map(|()| more)
     }
 
@@ -360,14 +363,15 @@ impl Shared {
     pub(super) fn held(&self, topic: &TopicInner, partition: i32, config: &TopicConfig) -> Option<Held> {
         let positions = self.context.upkeep.positions.get();
         Held::by(&config.retention.hold, |group| {
-            let mut found = None;
+            let mut found = Ok(None);
             if let Some(positions) = positions {
                 // The user's: it must not wait for the store, nor end whoever cleans.
-                callback::run(|| {
-                    found = positions.position(group, topic.name.as_str(), partition).ok().flatten()
-                });
+                callback::run(|| found = positions.position(group, topic.name.as_str(), partition));
             }
-            found
+            found.unwrap_or_else(|error| {
+                self.cleaner.note(&error);
+                None
+            })
         })
     }
 

@@ -30,7 +30,8 @@ pub struct RetentionReport {
     pub clock_ahead: Duration,
     /// By number.
     pub partitions: Vec<PartitionRetention>,
-    /// The first error of the last look for what can go, in whichever topic.
+    /// The first error of the last look for what can go, in whichever topic; that of
+    /// [`GroupPositions`](crate::GroupPositions) among them.
     pub failure: Option<Error>,
 }
 
