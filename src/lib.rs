@@ -48,7 +48,8 @@
 //! checked, unpacked once → [`Records`], which own what they lie in → [`RecordRef`]s that borrow from them.
 //!
 //! Which promise holds when, and who is told of a failure: [`guide::acks`]. When records are deleted:
-//! [`guide::retention`]. Consumers that share topics, and remember how far they are: [`Group`], and [`guide::groups`].
+//! [`guide::retention`]; how the last record of each key is kept: [`guide::compaction`]. Consumers that share topics, and
+//! remember how far they are: [`Group`], and [`guide::groups`].
 //!
 //! # Features
 //!
@@ -115,6 +116,8 @@ pub use types::{Acks, Compression, Durability, Offset, ReadOnly, TimestampType, 
 pub mod guide {
     #[doc = include_str!("../docs/acks.md")]
     pub mod acks {}
+    #[doc = include_str!("../docs/compaction.md")]
+    pub mod compaction {}
     #[doc = include_str!("../docs/exactly-once.md")]
     pub mod exactly_once {}
     #[doc = include_str!("../docs/groups.md")]

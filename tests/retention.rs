@@ -288,6 +288,24 @@ fn j10_nothing_that_is_not_committed_goes() {
 }
 
 #[test]
+fn j11_the_snapshots_of_segments_go_with_them() {
+    let bench = Bench::new();
+    let topic = bench.topic(TopicConfig::default().retention_ms(1));
+    let producer = bench.store.producer_with(ProducerConfig::default().linger_ms(0)).unwrap();
+    for _ in 0..15 {
+        producer.send(Record::to(&topic).value(&VALUE).timestamp_ms(10)).unwrap().wait().unwrap();
+    }
+    let snapshots =
+        || bench.names().into_iter().filter(|name| name.ends_with(".snapshot")).collect::<Vec<_>>();
+    assert_eq!(snapshots().len(), 2, "at each roll: {:?}", bench.names());
+    bench.advance(10);
+    bench.store.run_retention_now().unwrap();
+    let end = bench.partition().log_end_offset();
+    assert_eq!((bench.partition().log_start_offset(), end), (15, 15));
+    assert_eq!(snapshots(), ["00000000000000000015.snapshot"]);
+}
+
+#[test]
 fn j12_files_wait_under_another_name_when_that_is_asked_for() {
     let bench = Bench::new();
     let topic = bench.topic(TopicConfig::default().retention_ms(1).file_delete_delay_ms(60_000));
