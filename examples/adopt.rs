@@ -7,12 +7,13 @@
 //! ```
 //!
 //! `LOG_DIR` is the broker's `log.dirs`. Whatever would lose something is refused, with the reason on standard error
-//! and exit code 1; nothing is changed then. The chapter `docs/kafka.md` tells the whole way.
+//! and exit code 1; what there was is as it was then. A topic that comes back keeps its records until it is given a
+//! `retention.ms`. The chapter `docs/kafka.md` tells the whole way.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use logstead::{Result, Store, TopicConfig};
+use logstead::{ErrorKind, Result, Store, TopicConfig};
 
 const USAGE: &str = "usage: adopt plan STORE TOPIC
        adopt to-kafka STORE TOPIC LOG_DIR
@@ -57,9 +58,12 @@ pub fn to_kafka(store: &Path, topic: &str, log_dir: &Path) -> Result<String> {
 
 /// Copies the topic out of a stopped broker's directory into a store, which is made where there is none.
 pub fn from_kafka(log_dir: &Path, topic: &str, store: &Path) -> Result<String> {
+    // Before a store is made for nothing.
+    Store::open_read_only(log_dir)?.topic(topic)?;
     let at = store.display().to_string();
     let store = Store::open(store)?;
-    let copied = store.take_from_broker(log_dir, topic, TopicConfig::default())?;
+    // Old records would go at once by the default of seven days.
+    let copied = store.take_from_broker(log_dir, topic, TopicConfig::default().retention_ms(None))?;
     store.close()?;
     Ok(format!("{topic}: {copied} are in {at}"))
 }
@@ -67,6 +71,12 @@ pub fn from_kafka(log_dir: &Path, topic: &str, store: &Path) -> Result<String> {
 /// What to do, with the topic's own figures in it.
 pub fn plan(store: &Path, topic: &str) -> Result<String> {
     let found = Store::open_read_only(store)?.topic(topic)?;
+    if topic.starts_with("__") {
+        let why = "it is one that brokers and groups keep for themselves".to_owned();
+        return Err(
+            ErrorKind::TransferRefused { topic: topic.to_owned(), path: store.to_owned(), why }.into()
+        );
+    }
     let partitions = found.partitions();
     let settings: String = kafka_settings(&found.config())
         .iter()
@@ -136,6 +146,23 @@ mod tests {
             assert!(!plan.contains(ours), "{plan}");
         }
         assert!(super::plan(&dir, "others").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn what_can_not_be_taken_leaves_no_store_and_an_internal_topic_has_no_plan() -> Result<()> {
+        let dir = tempfile::tempdir().unwrap();
+        let (broker, back) = (dir.path().join("broker"), dir.path().join("back"));
+        assert!(from_kafka(&broker, "orders", &back).is_err());
+        let store = Store::open(&broker)?;
+        store.create_topic("orders", TopicConfig::default())?;
+        store.group("g").commit_offsets([("orders", 0, 0)])?;
+        store.close()?;
+        let error = from_kafka(&broker, "others", &back).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::UnknownTopic { .. }), "{error}");
+        assert!(!back.exists());
+        let error = plan(&broker, "__consumer_offsets").unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::TransferRefused { .. }), "{error}");
         Ok(())
     }
 

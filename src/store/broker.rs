@@ -69,8 +69,14 @@ impl<'s> Broker<'s> {
             Err(error) if error.is_not_found() => return refuse("there is no such directory"),
             root => root?,
         };
-        if root.starts_with(storage.canonical(&context.root)?) {
+        let store = storage.canonical(&context.root)?;
+        if root.starts_with(&store) {
             return refuse("that is the store itself, or lies in it");
+        }
+        if store.starts_with(&root) {
+            return refuse(
+                "the store lies in it, where a broker takes only its own directories: use another place",
+            );
         }
         list_root(storage, &root)?;
         let is_formatted = read_small(storage, &root.join(meta::FILE_NAME))?.is_some_and(|text| {

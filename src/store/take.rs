@@ -29,8 +29,9 @@ impl Store {
     /// [`Store::hand_to_broker`]. Offsets, timestamps, headers and the topic's id stay.
     ///
     /// To go on in the broker's own directory instead, open that with [`Store::open`]. The number of partitions is the
-    /// broker's, whatever `config` says; its settings are not in the directory and so come from `config`. Offsets may
-    /// have gaps, as Kafka's do (markers of transactions, compaction). No topic can be made or deleted meanwhile.
+    /// broker's, whatever `config` says; its settings are not in the directory and so come from `config`: with the
+    /// default `retention.ms` records older than seven days go soon. Offsets may have gaps, as Kafka's do (markers of
+    /// transactions, compaction). No topic can be made or deleted meanwhile.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -42,7 +43,7 @@ impl Store {
     /// # broker.producer()?.send(Record::to("orders").key("alice").value("2 apples"))?.wait()?;
     /// # broker.close()?;
     /// let store = Store::open(dir.join("data"))?;
-    /// store.take_from_broker(dir.join("kafka-data"), "orders", TopicConfig::default())?;
+    /// store.take_from_broker(dir.join("kafka-data"), "orders", TopicConfig::default().retention_ms(None))?;
     /// assert_eq!(store.topic("orders")?.partition(0)?.high_watermark(), 1);
     /// # Ok::<(), logstead::Error>(())
     /// ```
