@@ -46,6 +46,21 @@ fn partitions_without_number_are_served_with_few_files() {
         assert_eq!(store.topic("t").unwrap().partition(PARTITIONS as i32 - 1).unwrap().high_watermark(), 3);
     }
 
+    // A sender that makes room for the next batch by appending the oldest, partition after partition.
+    let home = tempfile::tempdir().unwrap();
+    let before = open_files();
+    let store = Store::options().maintenance(Maintenance::Manual).open(home.path().join("data")).unwrap();
+    let topic = store.create_topic("t", TopicConfig::default().partitions(PARTITIONS)).unwrap();
+    let config = ProducerConfig::default().linger_ms(60_000).batch_size(1_000).buffer_memory(20_000);
+    let producer = store.producer_with(config).unwrap();
+    for p in 0..PARTITIONS as i32 {
+        producer.send(Record::to(&topic).partition(p).value("v")).unwrap();
+        let open = open_files() - before;
+        assert!(open <= LIMIT as usize / 2 + 16, "behind partition {p}: {open} files");
+    }
+    producer.close().unwrap();
+    store.close().unwrap();
+
     // One partition that rolls with every few records: closed segments that wait for their sync are few.
     for (durability, acks) in [
         (Durability::PageCache, Acks::All),

@@ -429,7 +429,11 @@ impl Shared {
                 .filter_map(|lane| Some((lane.due()?, lane)))
                 .min_by_key(|(due, _)| *due);
             let in_time = match oldest {
-                Some((_, lane)) => lane.drain_all(Some(deadline)),
+                Some((_, lane)) => {
+                    let drained = lane.drain_all(Some(deadline));
+                    self.context.bound_dirty();
+                    drained
+                }
                 None => {
                     let mut room = self.room.lock();
                     *room != seen || !self.moved.wait_until(&mut room, deadline).timed_out()
