@@ -653,6 +653,30 @@ fn a_topic_waits_for_its_groups_within_bounds_and_names_the_one_that_is_behind()
 }
 
 #[test]
+fn it_is_told_from_the_first_day_until_when_a_group_can_hold_a_segment() {
+    let positions = Positions::default();
+    let bench = Bench::with(|options| options.group_positions(positions.clone()));
+    let config = TopicConfig::default().retention_ms(DAY as u64).hold_for(["g"]).hold_max_ms(10 * DAY as u64);
+    let topic = bench.topic(config);
+    append(&topic, 5, NOW);
+    append(&topic, 5, NOW - DAY / 2);
+    let until = || -> Vec<_> {
+        let report = bench.store.explain_retention("t").unwrap();
+        report.partitions[0].segments.iter().map(|segment| (segment.fate.clone(), segment.until_ms)).collect()
+    };
+    // The second one waits for the one in front of it.
+    let held = Some(NOW + 10 * DAY + 1);
+    assert_eq!(until(), [(Fate::Young, held), (Fate::Young, held)]);
+    positions.set("g", 10);
+    let young = Some(NOW + DAY + 1);
+    assert_eq!(until(), [(Fate::Young, young), (Fate::Young, young)]);
+    bench.advance(DAY);
+    assert_eq!(bench.store.run_retention_now().unwrap().segments, 0);
+    bench.advance(1);
+    assert_eq!(bench.store.run_retention_now().unwrap().segments, 2);
+}
+
+#[test]
 fn a_hold_is_bounded_by_bytes_and_delete_records_does_not_wait_for_it() {
     let bench = Bench::new();
     let config = TopicConfig::default().retention_bytes(0).hold_for(["g"]).hold_max_bytes(10 * BATCH);

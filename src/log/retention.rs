@@ -52,7 +52,8 @@ pub enum AgedBy {
         /// That timestamp, in milliseconds since 1970.
         claimed_ms: i64,
     },
-    /// When its file was last written: it is damaged, so not all of its timestamps are known.
+    /// When its file was last written: it is damaged, so not all of its timestamps are known, or one of them is the
+    /// largest number there is.
     FileSinceDamaged,
     /// When the store was opened: records and file both claim to be of the future.
     Opened,
@@ -219,6 +220,8 @@ pub(crate) fn judge(
     let mut total: u64 = segments.iter().map(|segment| segment.bytes).sum();
     let mut judged = Vec::new();
     let mut older: Option<Offset> = None;
+    // When all in front of it are gone.
+    let mut free_at = Some(i64::MIN);
     for (i, segment) in segments.iter().enumerate() {
         let is_last = i + 1 == segments.len();
         let mut one = judge_one(rules, segment, is_last, total, || stamp(i))?;
@@ -227,6 +230,11 @@ pub(crate) fn judge(
             None if one.fate.goes() => total -= segment.bytes,
             None => older = Some(segment.base),
             Some(_) => {}
+        }
+        let own = if matches!(one.fate, Fate::BehindOlder { .. }) { Some(i64::MIN) } else { one.until_ms };
+        if older.is_some() {
+            one.until_ms = free_at.zip(own).map(|(free, own)| free.max(own));
+            free_at = one.until_ms;
         }
         judged.push(one);
         if older.is_some() && !all {
@@ -272,17 +280,25 @@ fn judge_one(
         // It goes when that is over, not when it is reached.
         Ok(Judged { fate, stamp, until_ms: until_ms.map(|end| end.saturating_add(1)) })
     };
+    // Until when a group may keep it; `None` in it: for ever.
+    let held = held.filter(|held| !held.max_bytes.is_some_and(leaves));
+    let holds = held.map(|held| held.max_ms.and_then(ends));
+    if let Some(old_at) = old_at
+        && !over_bytes
+        && !is_past(Some(old_at))
+    {
+        return judged(Fate::Young, holds.map_or(Some(old_at), |end| end.map(|end| end.max(old_at))));
+    }
     let why = match rules.retention_bytes {
         _ if over_bytes => Fate::OverBytes,
-        _ if is_past(old_at) => Fate::TooOld,
-        _ if old_at.is_some() => return judged(Fate::Young, old_at),
+        _ if old_at.is_some() => Fate::TooOld,
         Some(_) => return untimed(Fate::WithinBytes),
         None => return untimed(Fate::Unlimited),
     };
     match held {
-        Some(held) if !held.max_bytes.is_some_and(leaves) && !is_past(held.max_ms.and_then(ends)) => {
+        Some(held) if !is_past(holds.flatten()) => {
             let fate = Fate::Held { group: held.group.clone(), position: held.position };
-            judged(fate, held.max_ms.and_then(ends))
+            judged(fate, holds.flatten())
         }
         _ => judged(why, None),
     }
