@@ -48,8 +48,8 @@
 //! checked, unpacked once → [`Records`], which own what they lie in → [`RecordRef`]s that borrow from them.
 //!
 //! Which promise holds when, and who is told of a failure: [`guide::acks`]. When records are deleted:
-//! [`guide::retention`]; how the last record of each key is kept: [`guide::compaction`]. Consumers that share topics, and
-//! remember how far they are: [`Group`], and [`guide::groups`].
+//! [`guide::retention`]; how the last record of each key is kept: [`guide::compaction`]. Consumers that share topics,
+//! and remember how far they are: [`Group`], and [`guide::groups`].
 //!
 //! # Features
 //!
