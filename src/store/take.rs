@@ -15,8 +15,8 @@ use crate::config::TopicConfig;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::log::OpenHints;
 use crate::log::checkpoint::{LEADER_EPOCHS, LOG_STARTS, Offsets, epochs_text, read_offsets, write_offsets};
-use crate::log::{OpenHints, callback};
 use crate::segment::name::{self, SegmentFile};
 use crate::storage::{Entry, Open, read_small, write_new};
 use crate::sync::{Arc, in_parallel};
@@ -64,8 +64,7 @@ impl Store {
 
 impl Shared {
     fn take_from_broker(&self, dir: &Path, name: &TopicName, config: TopicConfig) -> Result<Transfer> {
-        callback::check_outside("Store::take_from_broker")?;
-        let mut catalog = self.change_catalog()?;
+        let mut catalog = self.change_catalog("Store::take_from_broker")?;
         self.check_new(&mut catalog, name)?;
         let broker = Broker::lock(&self.context, dir, name)?;
         let partitions = broker.gives()?;

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent};
+use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent, callback};
 use crate::metrics::span;
 use crate::storage::read_small;
 use crate::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock, in_parallel};
@@ -132,7 +132,12 @@ impl TopicInner {
 
     /// Makes everything durable that was appended before the call, whatever the topic promises.
     pub(crate) fn sync_all(&self) -> Result<()> {
-        in_parallel(self.context.threads, &self.opened_logs(), |(_, log)| log.sync_all())
+        // Whoever asks may hold a lock: its own thread tells users, when it may.
+        let gathered = callback::Gathered::default();
+        let each = |(_, log): &(i32, Arc<Log>)| gathered.hold(|| log.sync_all());
+        let synced = in_parallel(self.context.threads, &self.opened_logs(), each);
+        gathered.tell();
+        synced
     }
 
     pub(crate) fn id(&self) -> Option<TopicId> {
