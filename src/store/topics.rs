@@ -245,6 +245,8 @@ impl Shared {
         topic.delete();
         self.live_producers().iter().for_each(|producer| producer.leave_deleted(&topic));
         let left = self.finish_deletion(&mut catalog, &topic.name)?;
+        // Before a topic of that name is made, of which groups commit anew. If it fails it is done when one is.
+        let _ = self.groups.forget_topic(name);
         // What users wait for is done: the space is given back without the lock.
         drop(catalog);
         for dir in left {
@@ -252,8 +254,6 @@ impl Shared {
             let (given_back, _) = open::remove_partition_dir(self.context.storage.as_ref(), &dir);
             self.context.upkeep.quota.gave_back(given_back);
         }
-        // If it fails it is done before a topic of that name is made.
-        let _ = self.groups.forget_topic(name);
         Ok(())
     }
 
