@@ -86,6 +86,11 @@ impl Names {
         Ok(next)
     }
 
+    /// What was given out last under a name.
+    pub(crate) fn newest(&self, name: &str) -> Option<Identity> {
+        self.0.lock().get(name).cloned()
+    }
+
     /// Forgets a name; whether there was one.
     pub(crate) fn forget(&self, storage: &dyn Storage, root: &Path, name: &str) -> Result<bool> {
         let mut names = self.0.lock();
