@@ -488,3 +488,75 @@ fn any_failure_is_told_and_can_be_tried_again() {
         }
     }
 }
+
+/// A disk with a stopped broker that has the topic.
+fn with_broker(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    plant_broker(&disk, 3);
+    let first = written(&disk, seed, Durability::Disk);
+    first.hand_to_broker("orders", BROKER).unwrap();
+    first.close().unwrap();
+    plant(&disk, ".kafka_cleanshutdown", "");
+    disk
+}
+
+#[test]
+fn a_topic_that_is_taken_finds_no_offsets_of_an_older_one_also_when_its_deletion_failed() {
+    let disk = with_broker(1);
+    let mut left = 0;
+    for nth in 1..20 {
+        let store = open(&disk, &format!("/t{nth}/data"));
+        let topic = store.create_topic("orders", TopicConfig::default()).unwrap();
+        let records = [Record::to(&topic).value("v"), Record::to(&topic).value("v")];
+        topic.partition(0).unwrap().append(records, None, Acks::All).unwrap();
+        store.group("g").commit_offsets([("orders", 0, 2)]).unwrap();
+        disk.fail_nth(FaultOp::Write, nth, FaultKind::NoSpace, false);
+        let _ = store.delete_topic("orders");
+        disk.clear_faults();
+        if store.topic("orders").is_ok() {
+            store.delete_topic("orders").unwrap();
+        }
+        left += store.group("g").committed().unwrap().len();
+        store.take_from_broker(BROKER, "orders", TopicConfig::default()).unwrap();
+        assert_eq!(store.group("g").committed().unwrap(), [], "operation {nth}");
+        store.close().unwrap();
+    }
+    assert!(left > 0, "no deletion left an offset");
+}
+
+#[test]
+fn a_task_that_waits_for_a_topic_is_woken_when_it_is_taken() {
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+    let disk = with_broker(2);
+    let store = open(&disk, "/t/data");
+    let mut consumer = store.group("g").consumer().unwrap();
+    consumer.subscribe(["orders"]).unwrap();
+    let woken = std::sync::Arc::new(Woken::default());
+    let waker = std::task::Waker::from(std::sync::Arc::clone(&woken));
+    assert!(consumer.poll_ready(&mut std::task::Context::from_waker(&waker)).is_pending());
+    store.take_from_broker(BROKER, "orders", TopicConfig::default()).unwrap();
+    assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+}
+
+#[test]
+fn what_is_taken_counts_against_the_stores_space_until_it_is_deleted() {
+    let disk = with_broker(3);
+    let store = manual(&clock()).disk(&disk).max_store_bytes(12_000).open("/t/data").unwrap();
+    let other = store.create_topic("other", TopicConfig::default().retention_ms(None)).unwrap();
+    let append =
+        || other.partition(0).unwrap().append([Record::to(&other).value(&[7; 4_000])], None, Acks::All);
+    store.take_from_broker(BROKER, "orders", TopicConfig::default().retention_ms(None)).unwrap();
+    let full = append().unwrap_err();
+    assert!(matches!(full.kind(), ErrorKind::StoreFull { used_bytes: 12_001.., .. }), "{full}");
+    store.delete_topic("orders").unwrap();
+    append().unwrap();
+    append().unwrap();
+    let full = append().unwrap_err();
+    assert!(matches!(full.kind(), ErrorKind::StoreFull { used_bytes: 8_000..9_000, .. }), "{full}");
+}

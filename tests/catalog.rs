@@ -8,12 +8,13 @@ mod common;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use common::{Random, in_parallel, manual, seed, telling, topic_config, value};
 use logstead::{
-    Acks, Durability, Error, ErrorKind, FaultKind, FaultOp, Maintenance, ManualClock, ProducerConfig, Record,
-    SimDisk, Store, StoreOptions, Topic, TopicConfig,
+    Acks, Durability, Error, ErrorKind, FaultKind, FaultOp, Maintenance, ManualClock, Producer,
+    ProducerConfig, Record, SimDisk, Store, StoreOptions, Topic, TopicConfig,
 };
 
 const DIR: &str = "/s/data";
@@ -623,4 +624,84 @@ fn what_was_begun_keeps_no_store_from_opening_on_a_full_disk_and_is_finished_whe
         }
     }
     assert!(begun > 0);
+}
+
+// ───────── what users are called for
+
+/// Has another thread make a topic, which needs the catalog; whether it could within ten seconds.
+fn another_thread_makes_a_topic(store: &Store) -> bool {
+    let (store, (done, made)) = (store.clone(), std::sync::mpsc::channel());
+    std::thread::spawn(move || done.send(store.create_topic("of-another", TopicConfig::default()).is_ok()));
+    made.recv_timeout(Duration::from_secs(10)) == Ok(true)
+}
+
+/// A producer whose batch waits for a sync, and what its hook, which uses the catalog, finds out.
+fn pending(store: &Store, topic: &Topic) -> (Producer, Receiver<(bool, bool)>) {
+    let producer = store.producer_with(ProducerConfig::default().batch_size(0).linger_ms(0)).unwrap();
+    let ((told, heard), inside) = (std::sync::mpsc::channel(), store.clone());
+    producer
+        .on_delivery(move |_| {
+            let own = inside.create_topic("of-the-hook", TopicConfig::default()).unwrap_err();
+            let refused = matches!(own.kind(), ErrorKind::WouldWaitForItself { .. });
+            told.send((refused, another_thread_makes_a_topic(&inside))).unwrap();
+        })
+        .unwrap();
+    drop(producer.send(Record::to(topic).value("v")).unwrap());
+    assert!(heard.try_recv().is_err(), "it is committed already");
+    (producer, heard)
+}
+
+#[test]
+fn a_hook_that_hears_of_a_deletion_holds_nobody_up_who_makes_a_topic() {
+    let store = open(&SimDisk::new(1));
+    let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+    let (_producer, heard) = pending(&store, &topic);
+    store.delete_topic("t").unwrap();
+    assert_eq!(heard.try_recv(), Ok((true, true)));
+}
+
+#[test]
+fn a_hook_that_is_called_by_an_alteration_holds_nobody_up_who_makes_a_topic() {
+    // The sync of a looser topic that becomes a stricter one, and the looser settings, tell hooks.
+    for stricter in [false, true] {
+        let store = open(&SimDisk::new(1));
+        let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+        let (_producer, heard) = pending(&store, &topic);
+        let wanted = match stricter {
+            true => topic.config().max_message_bytes(2_000),
+            false => topic.config().durability(Durability::PageCache),
+        };
+        store.alter_topic("t", wanted).unwrap();
+        assert_eq!(heard.try_recv(), Ok((true, true)), "stricter: {stricter}");
+    }
+}
+
+/// A task that makes the topic anew as soon as it is woken.
+struct MakesAnew {
+    store: Store,
+    made: Mutex<Option<logstead::Result<Topic>>>,
+}
+
+impl std::task::Wake for MakesAnew {
+    fn wake(self: std::sync::Arc<Self>) {
+        let made = self.store.create_topic("t", TopicConfig::default());
+        self.made.lock().unwrap().get_or_insert(made);
+    }
+}
+
+#[test]
+fn a_task_that_is_woken_by_a_deletion_may_make_the_topic_anew() {
+    let (done, waited) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let store = open(&SimDisk::new(1));
+        store.create_topic("t", TopicConfig::default()).unwrap();
+        let mut consumer = store.consumer().unwrap();
+        consumer.assign_all(["t"]).unwrap();
+        let task = std::sync::Arc::new(MakesAnew { store: store.clone(), made: Mutex::default() });
+        let waker = std::task::Waker::from(std::sync::Arc::clone(&task));
+        assert!(consumer.poll_ready(&mut std::task::Context::from_waker(&waker)).is_pending());
+        store.delete_topic("t").unwrap();
+        done.send(task.made.lock().unwrap().take().unwrap().is_ok()).unwrap();
+    });
+    assert_eq!(waited.recv_timeout(Duration::from_secs(10)), Ok(true));
 }

@@ -1035,3 +1035,36 @@ fn all_partitions_of_kafkas_topic_are_used_where_there_are_more() {
     bench.reopen(bench.disk.kill());
     assert_eq!(bench.store.group_names().unwrap(), ["g1", "my-group", "test"]);
 }
+
+/// A task that makes the topic anew as soon as it is woken, and commits of it.
+struct GoesOn {
+    store: Store,
+    done: std::sync::OnceLock<()>,
+}
+
+impl Wake for GoesOn {
+    fn wake(self: Arc<Self>) {
+        self.done.get_or_init(|| {
+            let topic = self.store.create_topic("t", TopicConfig::default()).unwrap();
+            let records = (0..4).map(|_| Record::to(&topic).value("v"));
+            topic.partition(0).unwrap().append(records, None, Acks::All).unwrap();
+            self.store.group("g").commit_offsets([("t", 0, 4)]).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_deletion_takes_back_nothing_that_is_committed_of_a_topic_made_anew() {
+    let bench = Bench::new();
+    bench.fill("t", 0, 9);
+    bench.group().commit_offsets([("t", 0, 9)]).unwrap();
+    let mut consumer = bench.store.consumer().unwrap();
+    consumer.assign_all(["t"]).unwrap();
+    let task = Arc::new(GoesOn { store: bench.store.clone(), done: Default::default() });
+    let waker = Arc::clone(&task).into();
+    while consumer.poll_ready(&mut Context::from_waker(&waker)).is_ready() {}
+    // Its last steps come after those who use the topic are told.
+    bench.store.delete_topic("t").unwrap();
+    assert!(task.done.get().is_some());
+    assert_eq!(bench.committed(0), Some(4));
+}

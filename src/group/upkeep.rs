@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - After a crash no group stands behind the end of a partition: an offset that does is moved back to the end before
-//!   anybody can append there, and durably before anybody is told an offset of the group.
+//!   anybody can append there, and durably before anybody is told an offset of the group. Of a partition that is opened
+//!   anew in use, to the end that was found, whatever is appended meanwhile.
 //! - A topic that is made finds no offsets of an older one of its name.
 
 use std::time::Duration;
@@ -160,8 +161,8 @@ impl Groups {
     }
 
     /// Moves offsets back that lie behind the end of their partition: after a crash that took records, or of the one
-    /// partition that was just opened anew.
-    pub(crate) fn move_back(&self, only: Option<(&str, i32)>) -> Vec<PartitionReport> {
+    /// partition that was just opened anew, by the end that was found then.
+    pub(crate) fn move_back(&self, only: Option<(&str, i32, Offset)>) -> Vec<PartitionReport> {
         // What a `Disk` topic of ours showed is never lost.
         let may_lose = |topic: &str| {
             let topic = self.topics.known(topic).ok()?;
@@ -174,11 +175,11 @@ impl Groups {
         let mut reports = Vec::new();
         for (id, group) in self.written_groups().unwrap_or_default() {
             for (topic, partition, value) in group.offsets() {
-                if only.is_some_and(|only| only != (&**topic, partition)) {
+                if only.is_some_and(|(only, number, _)| (only, number) != (&**topic, partition)) {
                     continue;
                 }
                 let Some(log) = may_lose(topic).and_then(|topic| topic.log(partition).ok()) else { continue };
-                let (from, to) = (value.offset, log.log_end());
+                let (from, to) = (value.offset, only.map_or_else(|| log.log_end(), |(_, _, end)| end));
                 if from > to {
                     let event = RecoveryEvent::OffsetMovedBack { group: id.to_string(), from, to };
                     reports.push(PartitionReport {

@@ -6,6 +6,7 @@
 use std::task;
 use std::time::Instant;
 
+use super::callback;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, Weak};
 
 /// What a reader sleeps on: a thread, or a task of an async runtime.
@@ -98,7 +99,7 @@ impl Bells {
         if self.have_sleepers() {
             let hung: Vec<Arc<Bell>> = self.bells.lock().iter().filter_map(Weak::upgrade).collect();
             for bell in hung {
-                bell.ring();
+                callback::tell(callback::Told::Reader(bell));
             }
         }
     }

@@ -126,13 +126,18 @@ impl Log {
     }
 
     /// Tells `completion` when everything below `end` is committed, or the log failed; at once if that is so.
-    pub(crate) fn when_committed(&self, end: Offset, completion: Arc<dyn Completion>) {
+    pub(crate) fn when_committed(self: &Arc<Self>, end: Offset, completion: Arc<dyn Completion>) {
         self.flush.completions.lock().queue.push_back((end, completion));
         self.run_completions();
     }
 
-    /// Tells those whose turn has come, in order: one thread at a time, which also tells what comes in meanwhile.
-    pub(crate) fn run_completions(&self) {
+    /// Tells those whose turn has come; not while this thread has a [`callback::Hold`].
+    pub(crate) fn run_completions(self: &Arc<Self>) {
+        callback::tell(callback::Told::Hooks(Arc::clone(self)));
+    }
+
+    /// In order: one thread at a time, which also tells what comes in meanwhile.
+    pub(super) fn tell_completions(&self) {
         let mut completions = self.flush.completions.lock();
         if std::mem::replace(&mut completions.running, true) {
             return;

@@ -10,7 +10,8 @@
 //!
 //! Invariants:
 //! - An id and epoch is given out once, and only when the file says so, durably.
-//! - What a name's ids wrote stays known while it has the name: they do not expire.
+//! - What a name's ids wrote stays known while it has the name, by the file: they do not expire.
+//! - Who asks about names, with a log's producers locked, never waits for the file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -50,6 +51,10 @@ impl Identity {
         [&[self.id], self.before.as_slice()].concat()
     }
 
+    fn has(&self, id: i64) -> bool {
+        self.id == id || self.before.contains(&id)
+    }
+
     /// The one that comes next under the same name.
     fn next(&self) -> Result<Self> {
         match self.epoch.checked_add(1) {
@@ -61,7 +66,11 @@ impl Identity {
 
 /// The names of a store, as the file has them.
 #[derive(Debug, Default)]
-pub(crate) struct Names(Mutex<BTreeMap<String, Identity>>);
+pub(crate) struct Names {
+    /// Taken first, by who changes the file.
+    writing: Mutex<()>,
+    known: Mutex<BTreeMap<String, Identity>>,
+}
 
 impl Names {
     /// Reads the file; an absent one is no names.
@@ -69,37 +78,47 @@ impl Names {
         let path = root.join(FILE_NAME);
         let Some(bytes) = read_small(storage, &path)? else { return Ok(()) };
         let names = parse(&bytes).map_err(|why| Error::from(ErrorKind::BadFile { file: path, why }))?;
-        *self.0.lock() = names;
+        *self.known.lock() = names;
         Ok(())
     }
 
     /// The next epoch of a name, durably.
     pub(crate) fn claim(&self, storage: &dyn Storage, root: &Path, name: &str) -> Result<Identity> {
-        let mut names = self.0.lock();
-        let next = match names.get(name) {
-            Some(known) => known.next()?,
-            None => Identity::random()?,
+        let _writing = self.writing.lock();
+        let (next, text) = {
+            let mut names = self.known.lock();
+            let next = match names.get(name) {
+                Some(known) => known.next()?,
+                None => Identity::random()?,
+            };
+            // If the write fails it may have been made all the same: the epoch is not given out again.
+            names.insert(name.to_owned(), next.clone());
+            (next, text(&names))
         };
-        // If the write fails it may have been made all the same: the epoch is not given out again.
-        names.insert(name.to_owned(), next.clone());
-        replace_summed(storage, &root.join(FILE_NAME), text(&names))?;
+        replace_summed(storage, &root.join(FILE_NAME), text)?;
         Ok(next)
+    }
+
+    /// What was given out last under a name.
+    pub(crate) fn newest(&self, name: &str) -> Option<Identity> {
+        self.known.lock().get(name).cloned()
     }
 
     /// Forgets a name; whether there was one.
     pub(crate) fn forget(&self, storage: &dyn Storage, root: &Path, name: &str) -> Result<bool> {
-        let mut names = self.0.lock();
-        let Some(known) = names.remove(name) else { return Ok(false) };
-        let written = replace_summed(storage, &root.join(FILE_NAME), text(&names));
-        if written.is_err() {
-            names.insert(name.to_owned(), known);
+        let _writing = self.writing.lock();
+        let mut others = self.known.lock().clone();
+        if others.remove(name).is_none() {
+            return Ok(false);
         }
-        written.map(|()| true)
+        replace_summed(storage, &root.join(FILE_NAME), text(&others))?;
+        *self.known.lock() = others;
+        Ok(true)
     }
 
     /// Writes them to another root, where there are any.
     pub(crate) fn copy(&self, storage: &dyn Storage, root: &Path) -> Result<()> {
-        let names = self.0.lock().clone();
+        let names = self.known.lock().clone();
         let path: PathBuf = root.join(FILE_NAME);
         let there = read_small(storage, &path)?.and_then(|bytes| parse(&bytes).ok()).unwrap_or_default();
         if names == there { Ok(()) } else { replace_summed(storage, &path, text(&names)) }
@@ -107,13 +126,12 @@ impl Names {
 
     /// Whether a name writes, or wrote, under this id.
     pub(crate) fn is_named(&self, id: i64) -> bool {
-        self.name_of(id).is_some()
+        self.known.lock().values().any(|identity| identity.has(id))
     }
 
     pub(crate) fn name_of(&self, id: i64) -> Option<String> {
-        let names = self.0.lock();
-        let has = |identity: &Identity| identity.id == id || identity.before.contains(&id);
-        names.iter().find(|(_, identity)| has(identity)).map(|(name, _)| name.clone())
+        let names = self.known.lock();
+        names.iter().find(|(_, identity)| identity.has(id)).map(|(name, _)| name.clone())
     }
 }
 
@@ -174,6 +192,28 @@ mod tests {
         assert_eq!(names.name_of(first.id).as_deref(), Some("import"));
         assert!(names.forget(&disk, root, "import").unwrap() && !names.is_named(first.id));
         assert_ne!(claim("import").id, first.id);
+    }
+
+    #[test]
+    fn who_asks_about_names_does_not_wait_for_one_that_is_being_claimed() {
+        let (disk, root) = (SimDisk::in_memory(), Path::new("/s"));
+        disk.create_dir(root).unwrap();
+        let names = Names::default();
+        let known = names.claim(&disk, root, "import").unwrap();
+        let _claiming = names.writing.lock();
+        assert!(names.is_named(known.id) && !names.is_named(7));
+        assert_eq!(names.name_of(known.id).as_deref(), Some("import"));
+    }
+
+    #[test]
+    fn a_name_that_could_not_be_forgotten_is_known_on() {
+        let (disk, root) = (SimDisk::in_memory(), Path::new("/s"));
+        disk.create_dir(root).unwrap();
+        let names = Names::default();
+        let known = names.claim(&disk, root, "import").unwrap();
+        disk.set_capacity(Some(0));
+        names.forget(&disk, root, "import").unwrap_err();
+        assert!(names.is_named(known.id));
     }
 
     #[test]

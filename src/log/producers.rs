@@ -98,7 +98,9 @@ impl Log {
 
     fn read_producers(&self, producers: &mut Producers, end: Offset) -> Result<ProducerState> {
         let from = end.min(producers.unproven);
-        let known = self.newest_snapshot(producers, from)?;
+        let candidates = producers.snapshots.range(..=from).rev().copied().collect();
+        let (known, bad) = self.newest_snapshot(candidates)?;
+        producers.snapshots.retain(|at| !bad.contains(at));
         let first = self.segments.read().first().map_or(0, |first| first.base());
         if known.is_none() && producers.clean && self.contiguous && !self.last_has_producers()? {
             // Of a store that is older than producers with ids: nor has it transactions.
@@ -111,9 +113,10 @@ impl Log {
         Ok(state)
     }
 
-    /// What the newest snapshot at or below `offset` says that is good. The others are removed.
-    fn newest_snapshot(&self, producers: &mut Producers, offset: Offset) -> Result<Option<ProducerState>> {
-        let candidates: Vec<Offset> = producers.snapshots.range(..=offset).rev().copied().collect();
+    /// What the first of these snapshots says that is good, and those before it. Their files are removed; they are to
+    /// be taken off the list then, which keeps others from being written in their place.
+    fn newest_snapshot(&self, candidates: Vec<Offset>) -> Result<(Option<ProducerState>, Vec<Offset>)> {
+        let mut bad = Vec::new();
         for at in candidates {
             let path = self.dir.join(name::snapshot(at));
             let bytes = match read_small(self.context.storage.as_ref(), &path) {
@@ -121,15 +124,15 @@ impl Log {
                 bytes => bytes?,
             };
             if let Some(Ok(state)) = bytes.map(|bytes| snapshot::decode(&bytes, at)) {
-                return Ok(Some(state));
+                return Ok((Some(state), bad));
             }
-            producers.snapshots.remove(&at);
+            bad.push(at);
             if !self.context.read_only {
                 // If it stays, it is read in vain once more.
                 let _ = self.context.storage.remove_file(&path);
             }
         }
-        Ok(None)
+        Ok((None, bad))
     }
 
     fn last_has_producers(&self) -> Result<bool> {
@@ -215,7 +218,12 @@ impl Log {
 
     /// The state as of an earlier end, by the files alone.
     fn state_at(&self, end: Offset) -> Result<ProducerState> {
-        let known = self.newest_snapshot(&mut self.producers.lock(), end)?;
+        // Read without the lock, for which appends would wait.
+        let candidates = self.producers.lock().snapshots.range(..=end).rev().copied().collect();
+        let (known, bad) = self.newest_snapshot(candidates)?;
+        if !bad.is_empty() {
+            self.producers.lock().snapshots.retain(|at| !bad.contains(at));
+        }
         let segments = self.segments.read().clone();
         let start = segments.first().map_or(0, |first| first.base());
         let mut state = known.unwrap_or_else(|| ProducerState::new(start, []));

@@ -411,7 +411,7 @@ impl Lane {
     }
 
     /// Has the hook called when the batch is delivered, as `acks` defines it.
-    fn tell(&self, log: &Log, cell: &Arc<BatchCell>, end: Offset) {
+    fn tell(&self, log: &Arc<Log>, cell: &Arc<BatchCell>, end: Offset) {
         if !cell.hook.is_set() {
             return;
         }

@@ -330,9 +330,10 @@ impl Store {
         let recovered = handle.recover(partition);
         quota.gave_back(before);
         quota.took(bytes());
-        // Groups may have read more than is there now.
+        // Groups may have read more than was left; what was appended since is not what they read.
+        let (found, end) = recovered?;
         let mut report = RecoveryReport::default();
-        report.add(recovered?.into_iter().chain(self.shared().groups.move_back(Some((topic, partition)))));
+        report.add(found.into_iter().chain(self.shared().groups.move_back(Some((topic, partition, end)))));
         Ok(report.partitions.pop())
     }
 
@@ -534,5 +535,35 @@ impl Shared {
             write_offsets(storage, &path(HIGH_WATERMARKS), &all)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TopicConfig;
+    use crate::topic::Record;
+    use crate::types::{Acks, Durability};
+
+    #[test]
+    fn a_group_goes_back_to_the_end_that_recovery_found_whatever_was_appended_since() {
+        let store = Store::in_memory().unwrap();
+        let topic =
+            store.create_topic("t", TopicConfig::default().durability(Durability::PageCache)).unwrap();
+        let append = |count| {
+            let records = (0..count).map(|_| Record::to(&topic).value("v"));
+            topic.partition(0).unwrap().append(records, None, Acks::All).unwrap();
+        };
+        append(100);
+        store.group("g").commit_offsets([("t", 0, 100)]).unwrap();
+        let (nothing, end) = topic.inner.recover(0).unwrap();
+        assert_eq!((nothing, end), (None, 100));
+        // Others write before the groups are looked at.
+        append(20);
+        let groups = &store.shared().groups;
+        assert_eq!(groups.move_back(Some(("t", 0, end))), []);
+        // Had the last ten been lost:
+        assert_eq!(groups.move_back(Some(("t", 0, 90))).len(), 1);
+        assert_eq!(store.group("g").committed().unwrap()[0].1.offset, 90);
     }
 }

@@ -34,8 +34,8 @@ pub struct ProducerDescription {
 
 impl Store {
     pub(super) fn make_producer(&self, config: ProducerConfig) -> Result<Producer> {
-        let (shared, name) = (self.shared(), config.name.clone());
-        let identity = match &name {
+        let shared = self.shared();
+        let identity = match &config.name {
             Some(name) => {
                 // It may have to wait for the one before it.
                 callback::check_outside("Store::producer_with a name")?;
@@ -44,7 +44,13 @@ impl Store {
             }
             None => config.is_idempotent().then(Identity::random).transpose()?,
         };
-        let known = identity.clone();
+        Ok(self.enter(config, identity))
+    }
+
+    /// Lists a producer among those that live. Whoever claims its name later ends this one: when either returns, at
+    /// most one still appends.
+    fn enter(&self, config: ProducerConfig, identity: Option<Identity>) -> Producer {
+        let (shared, name, known) = (self.shared(), config.name.clone(), identity.clone());
         let (producer, watched) =
             Producer::new(config, &shared.context, &shared.topics, self.keep(), identity);
         {
@@ -53,12 +59,15 @@ impl Store {
             producers.push(Arc::downgrade(&watched));
         }
         if let (Some(name), Some(identity)) = (name, known) {
-            // Whoever claims the name later ends this one: when either returns, at most one still appends.
             for before in shared.live_producers().iter().filter(|other| other.is_before(&name, &identity)) {
                 before.fence();
             }
+            // Who claimed it since may have looked before this one was listed.
+            if shared.context.names.newest(&name).is_some_and(|newest| watched.is_before(&name, &newest)) {
+                watched.fence();
+            }
         }
-        Ok(producer)
+        producer
     }
 
     /// Gives a producer's name up: the next one of that name is another producer, which knows nothing of what this one
@@ -118,5 +127,30 @@ impl Shared {
         for topic in self.topics.sorted() {
             topic.opened_logs().iter().for_each(|(_, log)| log.expire_producers());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TopicConfig;
+    use crate::error::ErrorKind;
+    use crate::topic::Record;
+
+    #[test]
+    fn of_two_that_claim_a_name_the_older_writes_nothing_also_when_it_is_listed_last() {
+        let store = Store::in_memory().unwrap();
+        store.create_topic("t", TopicConfig::default()).unwrap();
+        let enter = |identity| store.enter(ProducerConfig::default().producer_name("import"), Some(identity));
+        let claim = || {
+            let context = &store.shared().context;
+            context.names.claim(context.storage.as_ref(), &context.root, "import").unwrap()
+        };
+        let (first, second) = (claim(), claim());
+        let newer = enter(second);
+        let older = enter(first);
+        let refused = older.send(Record::to("t").value("v")).unwrap_err();
+        assert!(matches!(refused.kind(), ErrorKind::ProducerFenced { .. }), "{refused}");
+        newer.send(Record::to("t").value("v")).unwrap().wait().unwrap();
     }
 }

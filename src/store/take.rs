@@ -4,6 +4,7 @@
 //! - The catalog calls the topic deleted until all of it is there and durable: a crash leaves the topic whole, or
 //!   nothing of it after the next open.
 //! - The catalog stays locked: nobody makes a topic of that name meanwhile.
+//! - It is a new topic to groups, to those who wait for one, and to the quota.
 
 use std::path::Path;
 
@@ -15,8 +16,8 @@ use crate::config::TopicConfig;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::log::OpenHints;
 use crate::log::checkpoint::{LEADER_EPOCHS, LOG_STARTS, Offsets, epochs_text, read_offsets, write_offsets};
-use crate::log::{OpenHints, callback};
 use crate::segment::name::{self, SegmentFile};
 use crate::storage::{Entry, Open, read_small, write_new};
 use crate::sync::{Arc, in_parallel};
@@ -59,15 +60,17 @@ impl Store {
         topic: &str,
         config: TopicConfig,
     ) -> Result<Transfer> {
-        self.shared().take_from_broker(log_dir.as_ref(), &TopicName::new(topic)?, config)
+        let taken = self.shared().take_from_broker(log_dir.as_ref(), &TopicName::new(topic)?, config)?;
+        self.shared().topics.tell_change();
+        Ok(taken)
     }
 }
 
 impl Shared {
     fn take_from_broker(&self, dir: &Path, name: &TopicName, config: TopicConfig) -> Result<Transfer> {
-        callback::check_outside("Store::take_from_broker")?;
-        let mut catalog = self.change_catalog()?;
+        let mut catalog = self.change_catalog("Store::take_from_broker")?;
         self.check_new(&mut catalog, name)?;
+        self.groups.forget_topic(name.as_str())?;
         let broker = Broker::lock(&self.context, dir, name)?;
         let partitions = broker.gives()?;
         let config = config.partitions(partitions);
@@ -86,6 +89,8 @@ impl Shared {
         });
         match taken {
             Ok((topic, done)) => {
+                let bytes = topic.opened_logs().iter().map(|(_, log)| log.size_bytes()).sum();
+                self.context.upkeep.quota.took(bytes);
                 self.topics.insert(&topic);
                 Ok(done)
             }

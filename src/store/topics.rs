@@ -8,11 +8,14 @@
 //! - The window in which recovery takes bad bytes for the residue of a crash, which follows from the file, is never
 //!   smaller than what the logs leave unsynced.
 //! - A new topic finds no checkpoint of an older one of its name, and no group's offsets.
+//! - While the catalog is locked no hook and no task of a user's is called: they are when it is given back.
+
+use std::ops::{Deref, DerefMut};
 
 use super::{Shared, Store, open};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::OpenHints;
+use crate::log::{OpenHints, callback};
 use crate::metrics::span;
 use crate::sync::{Arc, MutexGuard};
 use crate::topic::catalog::{Catalog, CatalogEntry, TopicId, TopicState};
@@ -25,7 +28,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::TopicExists`], [`ErrorKind::InvalidTopic`], [`ErrorKind::InvalidConfig`], [`ErrorKind::Full`],
-    /// [`ErrorKind::ReadOnly`].
+    /// [`ErrorKind::ReadOnly`]; [`ErrorKind::WouldWaitForItself`] from inside a delivery hook.
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let name = TopicName::new(name)?;
         config.validate()?;
@@ -54,7 +57,8 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopic`]; [`ErrorKind::InvalidConfig`], also for fewer partitions than there are;
-    /// [`ErrorKind::Full`]; [`ErrorKind::Poisoned`]: a partition could not be synced. Nothing is changed then.
+    /// [`ErrorKind::Full`]; [`ErrorKind::Poisoned`]: a partition could not be synced; [`ErrorKind::WouldWaitForItself`]
+    /// from inside a delivery hook. Nothing is changed then.
     pub fn alter_topic(&self, name: &str, config: TopicConfig) -> Result<()> {
         config.validate()?;
         self.shared().alter_topic(name, config)?;
@@ -80,7 +84,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::ReadOnly`]; the catalog could not be written, and nothing is changed.
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::ReadOnly`]; [`ErrorKind::WouldWaitForItself`] from inside a delivery
+    /// hook; the catalog could not be written, and nothing is changed.
     /// After any other error the topic is gone, and the next open removes what is left of its files.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         span!("delete_topic", topic = name);
@@ -105,12 +110,34 @@ impl Store {
     }
 }
 
+/// The catalog, locked for a change.
+pub(super) struct Change<'s> {
+    /// Given back first: those who are told may change the catalog.
+    catalog: MutexGuard<'s, Catalog>,
+    _hold: callback::Hold,
+}
+
+impl Deref for Change<'_> {
+    type Target = Catalog;
+
+    fn deref(&self) -> &Catalog {
+        &self.catalog
+    }
+}
+
+impl DerefMut for Change<'_> {
+    fn deref_mut(&mut self) -> &mut Catalog {
+        &mut self.catalog
+    }
+}
+
 impl Shared {
-    /// The catalog, for a change. `close` waits for whoever holds it.
-    pub(super) fn change_catalog(&self) -> Result<MutexGuard<'_, Catalog>> {
+    /// The catalog, for a change. `close` waits for whoever holds it; a hook, whose thread others wait for, may not.
+    pub(super) fn change_catalog(&self, call: &'static str) -> Result<Change<'_>> {
+        callback::check_outside(call)?;
         let catalog = self.catalog.lock();
         self.check_writable()?;
-        Ok(catalog)
+        Ok(Change { catalog, _hold: callback::Hold::begin() })
     }
 
     /// Whether a topic of that name can be made; what is left of one that was deleted goes out of the way.
@@ -125,7 +152,7 @@ impl Shared {
     }
 
     pub(super) fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
-        let mut catalog = self.change_catalog()?;
+        let mut catalog = self.change_catalog("Store::create_topic")?;
         self.check_new(&mut catalog, &name)?;
         self.groups.forget_topic(name.as_str())?;
         let storage = self.context.storage.as_ref();
@@ -160,7 +187,7 @@ impl Shared {
     }
 
     fn alter_topic(&self, name: &str, config: TopicConfig) -> Result<()> {
-        let mut catalog = self.change_catalog()?;
+        let mut catalog = self.change_catalog("Store::alter_topic")?;
         let topic = self.topics.get(name)?;
         let (before, partitions) = (topic.config(), topic.partitions()..config.partitions);
         if config.partitions < partitions.start {
@@ -201,7 +228,7 @@ impl Shared {
     }
 
     fn delete_topic(&self, name: &str) -> Result<()> {
-        let mut catalog = self.change_catalog()?;
+        let mut catalog = self.change_catalog("Store::delete_topic")?;
         let topic = self.topics.get(name)?;
         let before = catalog.topics.get(&topic.name).cloned();
         let entry = CatalogEntry { state: TopicState::Deleting, ..self.entry_of(&catalog, &topic)? };
@@ -218,6 +245,8 @@ impl Shared {
         topic.delete();
         self.live_producers().iter().for_each(|producer| producer.leave_deleted(&topic));
         let left = self.finish_deletion(&mut catalog, &topic.name)?;
+        // Before a topic of that name is made, of which groups commit anew. If it fails it is done when one is.
+        let _ = self.groups.forget_topic(name);
         // What users wait for is done: the space is given back without the lock.
         drop(catalog);
         for dir in left {
@@ -225,8 +254,6 @@ impl Shared {
             let (given_back, _) = open::remove_partition_dir(self.context.storage.as_ref(), &dir);
             self.context.upkeep.quota.gave_back(given_back);
         }
-        // If it fails it is done before a topic of that name is made.
-        let _ = self.groups.forget_topic(name);
         Ok(())
     }
 

@@ -20,12 +20,12 @@ use std::path::Path;
 
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent};
+use crate::log::{Bells, Context, Log, OpenHints, PartitionReport, RecoveryEvent, callback};
 use crate::metrics::span;
 use crate::storage::read_small;
 use crate::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock, in_parallel};
 use crate::time::Clock;
-use crate::types::TopicName;
+use crate::types::{Offset, TopicName};
 
 use catalog::{Catalog, CatalogEntry, TopicId, TopicState};
 use table::Table;
@@ -132,7 +132,12 @@ impl TopicInner {
 
     /// Makes everything durable that was appended before the call, whatever the topic promises.
     pub(crate) fn sync_all(&self) -> Result<()> {
-        in_parallel(self.context.threads, &self.opened_logs(), |(_, log)| log.sync_all())
+        // Whoever asks may hold a lock: its own thread tells users, when it may.
+        let gathered = callback::Gathered::default();
+        let each = |(_, log): &(i32, Arc<Log>)| gathered.hold(|| log.sync_all());
+        let synced = in_parallel(self.context.threads, &self.opened_logs(), each);
+        gathered.tell();
+        synced
     }
 
     pub(crate) fn id(&self) -> Option<TopicId> {
@@ -275,8 +280,16 @@ impl TopicInner {
     /// The partition's log, and what opening it found if it was this call that opened it.
     pub(crate) fn open(&self, partition: i32) -> Result<(Arc<Log>, Option<PartitionReport>)> {
         let slot = self.slot(partition)?;
+        self.open_in(slot, &mut slot.state.write(), partition)
+    }
+
+    fn open_in(
+        &self,
+        slot: &Slot,
+        state: &mut State,
+        partition: i32,
+    ) -> Result<(Arc<Log>, Option<PartitionReport>)> {
         span!("open_partition", topic = %self.name, partition);
-        let mut state = slot.state.write();
         let hints = match &*state {
             State::Open(log) => return Ok((Arc::clone(log), None)),
             State::Damaged(error, _) => return Err(error.clone()),
@@ -332,9 +345,11 @@ impl TopicInner {
         (!events.is_empty()).then(|| PartitionReport { topic: self.name.to_string(), partition, events })
     }
 
-    /// Gives up the log of a partition and opens it anew from what the device holds.
-    pub(crate) fn recover(&self, partition: i32) -> Result<Option<PartitionReport>> {
-        let open = match &*self.slot(partition)?.state.read() {
+    /// Gives up the log of a partition and opens it anew from what the device holds. What was found, and where the log
+    /// ended then, before anybody could append.
+    pub(crate) fn recover(&self, partition: i32) -> Result<(Option<PartitionReport>, Offset)> {
+        let slot = self.slot(partition)?;
+        let open = match &*slot.state.read() {
             State::Open(log) => Some(Arc::clone(log)),
             _ => None,
         };
@@ -344,25 +359,25 @@ impl TopicInner {
             // What it calls belongs to users: no lock is held.
             log.run_completions();
         }
-        {
-            let mut state = self.slot(partition)?.state.write();
-            match &*state {
-                // Another call may have opened it anew meanwhile.
-                State::Open(log) if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, log)) => {
-                    let hints = OpenHints {
-                        recovery_point: Some(log.recovery_point()),
-                        log_start: log.log_start_to_remember(),
-                        clean: false,
-                        contiguous: log.is_contiguous(),
-                        cleaned_to: log.cleaned_to(),
-                    };
-                    *state = State::NotOpened(hints);
-                }
-                State::Damaged(_, hints) => *state = State::NotOpened(hints.clone()),
-                State::Open(_) | State::NotOpened(_) | State::Absent | State::Closed(_) | State::Deleted => {}
+        // Held until it is open: whoever uses the partition is not the one who opens it, and is told nothing of this.
+        let mut state = slot.state.write();
+        match &*state {
+            // Another call may have opened it anew meanwhile.
+            State::Open(log) if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, log)) => {
+                let hints = OpenHints {
+                    recovery_point: Some(log.recovery_point()),
+                    log_start: log.log_start_to_remember(),
+                    clean: false,
+                    contiguous: log.is_contiguous(),
+                    cleaned_to: log.cleaned_to(),
+                };
+                *state = State::NotOpened(hints);
             }
+            State::Damaged(_, hints) => *state = State::NotOpened(hints.clone()),
+            State::Open(_) | State::NotOpened(_) | State::Absent | State::Closed(_) | State::Deleted => {}
         }
-        self.open(partition).map(|(_, report)| report)
+        let (log, report) = self.open_in(slot, &mut state, partition)?;
+        Ok((report, log.log_end()))
     }
 
     /// The log of a partition, for whoever looks for what can go: one that nobody opened so far only if a look at its
