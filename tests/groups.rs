@@ -11,7 +11,7 @@ use std::time::Duration;
 use logstead::{
     Acks, AssignmentStrategy, Assignor, AutoOffsetReset, Consumer, ConsumerConfig, Durability, ErrorKind,
     FaultKind, FaultOp, Group, GroupSpec, GroupState, Maintenance, ManualClock, OffsetAndMetadata,
-    PartitionIndex, RebalanceListener, Record, RecoveryEvent, ResetTo, Result, SimDisk, Store, StoreOptions,
+    PartitionIndex, ProducerConfig, RebalanceListener, Record, RecoveryEvent, ResetTo, Result, SimDisk, Store, StoreOptions,
     TopicConfig, TopicPartition,
 };
 
@@ -635,6 +635,55 @@ fn an_offset_whose_record_can_not_be_understood_is_an_error_and_not_zero() {
     assert_eq!(poll(&mut a).len(), 12, "whoever knows better goes on");
     a.commit().unwrap();
     assert_eq!((bench.committed(0), bench.committed(1)), (Some(9), Some(9)));
+}
+
+#[test]
+fn a_whole_record_that_names_no_group_blocks_none() {
+    let mut bench = Bench::new();
+    bench.fill("t", 0, 9);
+    put(&bench.store, &key(0), Some(&value(5)));
+    put(&bench.store, &[1], Some(&[1, 2, 3]));
+    put(&bench.store, &hex("0001 ffff"), None);
+    bench.reopen(bench.disk.kill());
+    assert_eq!(bench.committed(0), Some(5));
+    let told = bench.store.group("other").consumer().unwrap().committed([("t", 0)]).unwrap();
+    assert_eq!(told, [None]);
+}
+
+#[test]
+fn a_name_that_no_record_of_a_group_can_hold_is_refused() {
+    struct Named(String);
+    impl Assignor for Named {
+        fn name(&self) -> &str {
+            &self.0
+        }
+
+        fn assign(&self, group: &GroupSpec) -> Vec<Vec<PartitionIndex>> {
+            vec![Vec::new(); group.members.len()]
+        }
+    }
+    let mut bench = Bench::new();
+    bench.fill("t", 0, 9);
+    bench.group().commit_offsets([("t", 0, 5)]).unwrap();
+    let long = "n".repeat(33_000);
+    assert_eq!(kind(bench.store.group(&long).commit_offsets([("t", 0, 1)])), "InvalidConfig");
+    let mut a = member(&bench.group().assignor(Named(long.clone())), config());
+    assert_eq!(kind(a.poll(Duration::ZERO)), "InvalidConfig");
+    assert_eq!(kind(a.subscribe([&*long])), "InvalidTopic");
+    drop(a);
+    bench.reopen(bench.disk.kill());
+    assert_eq!(bench.committed(0), Some(5));
+}
+
+#[test]
+fn only_groups_write_to_the_topic_of_offsets() {
+    let bench = Bench::new();
+    bench.fill("t", 0, 9);
+    bench.group().commit_offsets([("t", 0, 5)]).unwrap();
+    let producer = bench.store.producer().unwrap();
+    assert_eq!(kind(producer.send(Record::to(OFFSETS).key("k").value("v"))), "InvalidTopic");
+    let partition = bench.store.topic(OFFSETS).unwrap().partition(0).unwrap();
+    assert_eq!(kind(partition.writer(ProducerConfig::default())), "InvalidTopic");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::group::{Assignor, Group, GroupCell, Groups, Handed, Handover, Joining
 use crate::log::Bell;
 use crate::sync::{Arc, Ordering};
 use crate::topic::Topics;
-use crate::types::TopicPartition;
+use crate::types::{TopicName, TopicPartition};
 
 use super::position::Assigned;
 
@@ -175,9 +175,10 @@ impl Consumer {
     /// that do not exist are waited for. What was assigned by hand is given up.
     ///
     /// # Errors
-    /// [`ErrorKind::NoGroup`].
+    /// [`ErrorKind::NoGroup`]; [`ErrorKind::InvalidTopic`]: no topic can ever have that name. Nothing is changed then.
     pub fn subscribe<'t>(&mut self, topics: impl IntoIterator<Item = &'t str>) -> Result<()> {
-        let mut list: Vec<Arc<str>> = topics.into_iter().map(Arc::from).collect();
+        let names = topics.into_iter().map(|name| TopicName::new(name).map(|name| name.shared()));
+        let mut list: Vec<Arc<str>> = names.collect::<Result<_>>()?;
         list.sort();
         list.dedup();
         self.want(Wanted::Topics, list.into())

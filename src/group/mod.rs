@@ -30,6 +30,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::GROUP_TEXT_BYTES_MAX;
 use crate::log::Context;
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::topic::Topics;
@@ -37,6 +38,7 @@ use crate::topic::Topics;
 pub use assignor::{Assignor, GroupSpec, MemberSpec, PartitionIndex, TopicSpec};
 #[cfg(feature = "testing")]
 pub(crate) use codec::{GroupValue, Key, OffsetValue};
+use codec::TEXT_BYTES_MAX;
 use coordinator::{Coordinator, Gone, MemberNo, Step, Wakes};
 pub(crate) use coordinator::{Joining, Signal};
 pub use describe::{GroupDescription, GroupLag, GroupState, MemberDescription, PartitionLag};
@@ -143,7 +145,11 @@ impl Groups {
     }
 
     /// A group, which begins with the epoch that it is written down with.
+    ///
+    /// # Errors
+    /// No record can hold its name; what is written about it can not be read.
     pub(crate) fn cell(&self, id: &str) -> Result<Arc<GroupCell>> {
+        check_text("group.id", id, TEXT_BYTES_MAX)?;
         if let Some(cell) = self.cells.lock().get(id) {
             return Ok(Arc::clone(cell));
         }
@@ -189,6 +195,8 @@ impl Groups {
         self.check_writable()?;
         let instance = joining.instance_id.clone();
         let names: Vec<String> = joining.assignors.iter().map(|a| a.name().to_owned()).collect();
+        let check = |name: &String| check_text("partition.assignment.strategy", name, GROUP_TEXT_BYTES_MAX);
+        names.iter().try_for_each(check)?;
         let no = self.with_state(cell, |state, now, wakes| {
             let no = state.join(joining, now, &|name| self.look(name), wakes)?;
             state.member(no).map(|(id, _)| (no, Arc::clone(id)))
@@ -287,6 +295,15 @@ impl Groups {
         let now = self.context.clock.monotonic();
         seat.cell.state.lock().next_look(now).map(|at| at.saturating_sub(now))
     }
+}
+
+/// Refuses a text that is too long for a record of a group.
+fn check_text(name: &'static str, text: &str, bytes_max: usize) -> Result<()> {
+    if text.len() <= bytes_max {
+        return Ok(());
+    }
+    let (value, why) = (format!("{} bytes", text.len()), "a group's records hold 32,000: give a shorter name");
+    Err(ErrorKind::InvalidConfig { name, value, why }.into())
 }
 
 fn handed(state: &Coordinator, places: Vec<Place>) -> Vec<Handed> {
