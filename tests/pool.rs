@@ -760,6 +760,45 @@ fn a_partition_that_is_held_up_is_paused_and_the_others_go_on() {
 }
 
 #[test]
+fn a_pool_takes_over_the_partitions_that_its_consumer_has_already() {
+    let world = World::new(2);
+    world.fill(2, 3, 5);
+    world.group.commit_offsets([("t", 0, 3), ("t", 1, 3)]).unwrap();
+    let mut consumer = world.group.consumer().unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    assert!(consumer.poll(Duration::ZERO).unwrap().is_empty());
+    consumer.seek_to_beginning().unwrap();
+    consumer.pause("t", 1).unwrap();
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let pool = world.group.run_with(consumer, eager(), move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    });
+    let pool = pool.unwrap();
+    assert!(pool.wait_caught_up(PATIENCE).unwrap());
+    assert_eq!(handled.load(Ordering::SeqCst), 6);
+    pool.stop().unwrap();
+    assert_eq!(world.committed(), BTreeMap::from([(0, 3), (1, 3)]));
+}
+
+#[test]
+fn a_consumer_that_shares_nothing_with_the_group_is_no_pools() {
+    let world = World::new(1);
+    let refused = |consumer: logstead::Consumer| {
+        let error = world.group.run_with(consumer, eager(), |_| Ok(())).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::InvalidConfig { .. }), "{error}");
+    };
+    let mut of_another = world.store.group("other").consumer().unwrap();
+    of_another.subscribe(["t"]).unwrap();
+    refused(of_another);
+    refused(world.group.consumer().unwrap());
+    let mut by_hand = world.group.consumer().unwrap();
+    by_hand.assign([("t", 0)]).unwrap();
+    refused(by_hand);
+}
+
+#[test]
 fn waiting_for_a_pool_that_is_behind_ends_with_the_time() {
     let world = World::new(1);
     world.fill(1, 1, 5);

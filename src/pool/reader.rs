@@ -3,6 +3,7 @@
 //! It polls whatever the handlers do, so a slow one costs no partition: the pool is alive as long as this thread is.
 //!
 //! Invariants:
+//! - The schedule knows every partition that the consumer has: what a poll returns is taken in, or the pool ends.
 //! - What is committed of a partition is its lowest offset that is not done, never more.
 //! - A partition is given back after what was in hand of it is done and committed, or its time for that is up.
 
@@ -29,7 +30,9 @@ impl Reader {
     pub(super) fn new(shared: &Arc<Shared>, mut consumer: Consumer) -> Self {
         consumer.on_rebalance(Listener(Arc::clone(shared)));
         let committed_at = shared.clock.monotonic();
-        Reader { shared: Arc::clone(shared), consumer, committed_at }
+        let mut reader = Reader { shared: Arc::clone(shared), consumer, committed_at };
+        reader.take_over();
+        reader
     }
 
     /// Until the pool stops; then waits for what is in hand, commits it and leaves the group.
@@ -54,7 +57,7 @@ impl Reader {
             self.pause_and_resume()?;
             let timeout = self.commit_if_due()?;
             match self.consumer.poll(timeout) {
-                Ok(records) => self.take_in(&records),
+                Ok(records) => self.take_in(&records)?,
                 Err(error) => match error.kind() {
                     // It re-joins with the next poll; the listener heard of what was lost.
                     ErrorKind::Woken | ErrorKind::RemovedFromGroup { .. } => {}
@@ -65,11 +68,26 @@ impl Reader {
         Ok(())
     }
 
-    fn take_in(&mut self, records: &Records) {
+    /// Takes over what was assigned before there was a listener to hear of it.
+    fn take_over(&mut self) {
+        let name = |(topic, partition): (&str, i32)| TopicPartition { topic: topic.into(), partition };
+        let names: Vec<TopicPartition> = self.consumer.assignment().map(name).collect();
+        self.shared.change(|schedule| names.iter().for_each(|name| schedule.assign(name, None)));
+        for name in &names {
+            // What is assigned can be resumed.
+            let _ = self.consumer.resume(&name.topic, name.partition);
+        }
+        self.look_where_reading_goes_on(names);
+    }
+
+    fn take_in(&mut self, records: &Records) -> Result<()> {
         let mut read = Vec::new();
         for (topic, partition, records) in records.by_partition() {
             let name = TopicPartition { topic: topic.into(), partition };
-            self.shared.change(|schedule| schedule.give(&name, records.shared()));
+            if !self.shared.change(|schedule| schedule.give(&name, records.shared())) {
+                // To go on would be to lose them.
+                return Err(ErrorKind::NotAssigned { topic: topic.to_owned(), partition }.into());
+            }
             read.push(name);
         }
         if records.is_empty() {
@@ -77,6 +95,7 @@ impl Reader {
             read = self.shared.schedule(|schedule| schedule.idle());
         }
         self.look_where_reading_goes_on(read);
+        Ok(())
     }
 
     fn look_where_reading_goes_on(&mut self, partitions: Vec<TopicPartition>) {
