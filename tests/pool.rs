@@ -205,6 +205,10 @@ impl World {
     }
 }
 
+fn earliest() -> ConsumerConfig {
+    ConsumerConfig::default().auto_offset_reset(AutoOffsetReset::Earliest)
+}
+
 /// Commits whenever it can.
 fn eager() -> PoolConfig {
     PoolConfig::default().commit_interval_ms(0)
@@ -351,6 +355,48 @@ fn a_panic_is_a_failure_like_any_other_and_the_thread_goes_on() {
     assert_eq!(progress.last_error.as_deref(), Some("as the test wants it"));
     pool.stop().unwrap();
     assert_eq!(world.committed(), [(0, 2)].into());
+}
+
+/// An error that panics in one of the things that are asked of it.
+#[derive(Debug)]
+struct Trap(&'static str);
+
+impl std::fmt::Display for Trap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        assert_ne!(self.0, "display", "a trap");
+        f.write_str("a trap")
+    }
+}
+
+impl std::error::Error for Trap {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        assert_ne!(self.0, "source", "a trap");
+        None
+    }
+}
+
+impl Drop for Trap {
+    fn drop(&mut self) {
+        assert_ne!(self.0, "drop", "a trap");
+    }
+}
+
+#[test]
+fn an_error_that_panics_itself_ends_the_pool_and_nobody_waits_for_ever() {
+    for at in ["display", "source", "drop"] {
+        let world = World::new(1);
+        world.fill(1, 1, 5);
+        world.store.create_topic("dead", TopicConfig::default()).unwrap();
+        let mut consumer = world.group.consumer_with(earliest()).unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        let config = eager().on_error(OnError::dead_letter("dead"));
+        let handler = move |_: RecordRef<'_>| Err(HandlerError::permanent(Trap(at)));
+        let pool = world.group.run_with(consumer, config, handler).unwrap();
+        until("it ends", || pool.wait_caught_up(Duration::ZERO).is_err());
+        let error = pool.stop().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::HandlerFailed { offset: 0, .. }), "{error}");
+        assert_eq!(world.committed().get(&0).copied().unwrap_or(0), 0);
+    }
 }
 
 #[test]
