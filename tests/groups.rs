@@ -893,6 +893,20 @@ fn what_can_be_no_position_is_not_committed() {
 }
 
 #[test]
+fn of_a_members_commit_only_the_topic_that_is_gone_is_left_out() {
+    let bench = Bench::new();
+    bench.store.create_topic("u", TopicConfig::default()).unwrap();
+    bench.fill("t", 0, 9);
+    bench.fill("u", 0, 9);
+    let mut a = bench.group().consumer_with(config()).unwrap();
+    a.subscribe(["t", "u"]).unwrap();
+    a.poll(Duration::ZERO).unwrap();
+    bench.store.delete_topic("u").unwrap();
+    assert_eq!(kind(a.commit_offsets([("u", 0, 3), ("t", 0, 4)])), "UnknownTopic");
+    assert_eq!(bench.committed(0), Some(4));
+}
+
+#[test]
 fn a_commit_survives_what_it_says() {
     let mut bench = Bench::new();
     (0..2).for_each(|p| bench.fill("t", p, 9));

@@ -585,6 +585,34 @@ fn stopping_finishes_what_is_in_hand_begins_nothing_and_commits() {
 }
 
 #[test]
+fn a_topic_that_goes_just_before_a_pool_stops_costs_the_others_nothing() {
+    let world = World::new(1);
+    world.fill(1, 2, 5);
+    let gone = world.store.create_topic("u", TopicConfig::default()).unwrap();
+    gone.partition(0).unwrap().append([Record::to(&gone).value("v")], None, logstead::Acks::All).unwrap();
+    let mut consumer = world.group.consumer_with(earliest()).unwrap();
+    consumer.subscribe(["t", "u"]).unwrap();
+    consumer.poll(Duration::ZERO).unwrap();
+    consumer.seek_to_beginning().unwrap();
+    let gate = world.gate.clone();
+    // Time stands still: nothing is committed before the pool stops.
+    let handler = move |record: RecordRef<'_>| match record.topic() {
+        "t" => gate.handle(record, OrderBy::Partition),
+        _ => Ok(()),
+    };
+    let pool = world.group.run_with(consumer, PoolConfig::default().threads(2), handler).unwrap();
+    world.gate.pass((0, 0), Answer::Fine);
+    world.gate.waits((0, 1));
+    until("the other is done", || pool.progress().handled == 2);
+    let stopper = pool.stopper();
+    stopper.stop();
+    world.store.delete_topic("u").unwrap();
+    world.gate.answer((0, 1), Answer::Fine);
+    pool.stop().unwrap();
+    assert_eq!(world.committed(), BTreeMap::from([(0, 2)]));
+}
+
+#[test]
 fn a_handler_can_stop_its_own_pool() {
     let world = World::new(1);
     world.fill(1, 9, 5);

@@ -135,22 +135,26 @@ impl Groups {
         }
         self.check_writable()?;
         let mut refused = Ok(());
+        let mut accepted = Vec::with_capacity(offsets.len());
         let mut changes = Vec::with_capacity(offsets.len());
         let commit_ms = self.context.clock.now_ms();
         for (topic, partition, wanted) in offsets {
             match self.check_offset(&cell.id, topic, *partition, wanted) {
                 Err(error) => refused = refused.and(Err(error)),
-                Ok(topic) => changes.push(Change::Offset {
-                    topic,
-                    partition: *partition,
-                    value: Some(OffsetValue {
-                        offset: wanted.offset,
-                        leader_epoch: wanted.leader_epoch.unwrap_or(-1),
-                        metadata: wanted.metadata.clone(),
-                        commit_ms,
-                        expire_ms: None,
-                    }),
-                }),
+                Ok(name) => {
+                    accepted.push((*topic, *partition));
+                    changes.push(Change::Offset {
+                        topic: name,
+                        partition: *partition,
+                        value: Some(OffsetValue {
+                            offset: wanted.offset,
+                            leader_epoch: wanted.leader_epoch.unwrap_or(-1),
+                            metadata: wanted.metadata.clone(),
+                            commit_ms,
+                            expire_ms: None,
+                        }),
+                    });
+                }
             }
         }
         let mut wakes = Wakes::default();
@@ -163,7 +167,7 @@ impl Groups {
         let log = self.log_to_write(cell)?;
         let mut batches = self.encode(&cell.id, &changes)?;
         let end = writing(cell, &log, |written| {
-            self.check_committer(cell, by, offsets, &mut wakes)?;
+            self.check_committer(cell, by, &accepted, &mut wakes)?;
             append(&log, &mut batches, written)
         });
         wakes.ring();
@@ -202,7 +206,7 @@ impl Groups {
         &self,
         cell: &GroupCell,
         by: By<'_>,
-        offsets: &[(&str, i32, OffsetAndMetadata)],
+        partitions: &[(&str, i32)],
         wakes: &mut Wakes,
     ) -> Result<()> {
         let version = self.topics.version();
@@ -211,8 +215,7 @@ impl Groups {
         // What was owned of a topic that was made anew since is another's.
         state.refresh(version, &|name| self.look(name));
         let By::Member(seat) = by else { return cell.check_empty(&state) };
-        let partitions = offsets.iter().map(|(topic, partition, _)| (*topic, *partition));
-        match state.check_owner(seat.no, seat.instance.as_deref(), partitions) {
+        match state.check_owner(seat.no, seat.instance.as_deref(), partitions.iter().copied()) {
             Err(gone) => Err(seat.error(gone)),
             Ok(Some((topic, partition))) => {
                 let (group, topic) = (cell.id.to_string(), topic.to_owned());

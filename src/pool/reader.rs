@@ -44,7 +44,11 @@ impl Reader {
         }
         let all = self.shared.schedule(|schedule| schedule.names());
         self.shared.quiet(&all, None);
-        let committed = commit(&self.shared, &mut self.consumer, None);
+        let committed = match commit(&self.shared, &mut self.consumer, None) {
+            // The others are committed all the same.
+            Err(error) if is_topic_gone(error.kind()) => Ok(self.shared.note(&error)),
+            committed => committed,
+        };
         if let Err(error) = committed.and(self.consumer.close()) {
             self.shared.fail(error);
         }
@@ -139,13 +143,11 @@ impl Reader {
 
 /// The partition is somebody else's by now, or is gone: the next poll tells.
 fn goes_on(kind: &ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::RemovedFromGroup { .. }
-            | ErrorKind::NotOwner { .. }
-            | ErrorKind::UnknownTopic { .. }
-            | ErrorKind::TopicDeleted { .. }
-    )
+    matches!(kind, ErrorKind::RemovedFromGroup { .. } | ErrorKind::NotOwner { .. }) || is_topic_gone(kind)
+}
+
+fn is_topic_gone(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::UnknownTopic { .. } | ErrorKind::TopicDeleted { .. })
 }
 
 /// Commits what is done, of these partitions only if any are given.
