@@ -11,8 +11,8 @@ use std::time::Duration;
 use logstead::{
     Acks, AssignmentStrategy, Assignor, AutoOffsetReset, Consumer, ConsumerConfig, Durability, ErrorKind,
     FaultKind, FaultOp, Group, GroupSpec, GroupState, Maintenance, ManualClock, OffsetAndMetadata,
-    PartitionIndex, ProducerConfig, RebalanceListener, Record, RecoveryEvent, ResetTo, Result, SimDisk, Store, StoreOptions,
-    TopicConfig, TopicPartition,
+    PartitionIndex, ProducerConfig, RebalanceListener, Record, RecoveryEvent, ResetTo, Result, SimDisk,
+    Store, StoreOptions, TopicConfig, TopicPartition,
 };
 
 const OFFSETS: &str = "__consumer_offsets";

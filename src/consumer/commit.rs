@@ -137,7 +137,8 @@ impl Consumer {
     pub(crate) fn check_commits_by_hand(&self, group: &Group) -> Result<()> {
         let member = self.member.as_ref().ok_or(ErrorKind::NoGroup)?;
         if !Arc::ptr_eq(&member.groups, &group.groups) || *member.cell.id != *group.id() {
-            let why = "the consumer is of another group, or store: make it with Group::consumer_with of this one";
+            let why =
+                "the consumer is of another group, or store: make it with Group::consumer_with of this one";
             let value = member.cell.id.to_string();
             return Err(ErrorKind::InvalidConfig { name: "group.id", value, why }.into());
         }

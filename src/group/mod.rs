@@ -36,9 +36,9 @@ use crate::sync::{Arc, Mutex, OnceLock};
 use crate::topic::Topics;
 
 pub use assignor::{Assignor, GroupSpec, MemberSpec, PartitionIndex, TopicSpec};
+use codec::TEXT_BYTES_MAX;
 #[cfg(feature = "testing")]
 pub(crate) use codec::{GroupValue, Key, OffsetValue};
-use codec::TEXT_BYTES_MAX;
 use coordinator::{Coordinator, Gone, MemberNo, Step, Wakes};
 pub(crate) use coordinator::{Joining, Signal};
 pub use describe::{GroupDescription, GroupLag, GroupState, MemberDescription, PartitionLag};
@@ -302,7 +302,8 @@ fn check_text(name: &'static str, text: &str, bytes_max: usize) -> Result<()> {
     if text.len() <= bytes_max {
         return Ok(());
     }
-    let (value, why) = (format!("{} bytes", text.len()), "a group's records hold 32,000: give a shorter name");
+    let (value, why) =
+        (format!("{} bytes", text.len()), "a group's records hold 32,000: give a shorter name");
     Err(ErrorKind::InvalidConfig { name, value, why }.into())
 }
 

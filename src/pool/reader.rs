@@ -46,7 +46,10 @@ impl Reader {
         self.shared.quiet(&all, None);
         let committed = match commit(&self.shared, &mut self.consumer, None) {
             // The others are committed all the same.
-            Err(error) if is_topic_gone(error.kind()) => Ok(self.shared.note(&error)),
+            Err(error) if is_topic_gone(error.kind()) => {
+                self.shared.note(&error);
+                Ok(())
+            }
             committed => committed,
         };
         if let Err(error) = committed.and(self.consumer.close()) {
@@ -113,11 +116,15 @@ impl Reader {
 
     fn pause_and_resume(&mut self) -> Result<()> {
         let (pause, resume) = self.shared.schedule(|schedule| schedule.flow());
-        for name in pause {
-            self.consumer.pause(&name.topic, name.partition)?;
-        }
-        for name in resume {
-            self.consumer.resume(&name.topic, name.partition)?;
+        let paused = pause.iter().map(|name| self.consumer.pause(&name.topic, name.partition));
+        let mut answers: Vec<Result<()>> = paused.collect();
+        answers.extend(resume.iter().map(|name| self.consumer.resume(&name.topic, name.partition)));
+        for answer in answers {
+            match answer {
+                // Its topic was deleted, which the consumer saw first: the listener will hear of it.
+                Err(error) if matches!(error.kind(), ErrorKind::NotAssigned { .. }) => {}
+                answer => answer?,
+            }
         }
         Ok(())
     }
@@ -210,5 +217,39 @@ impl RebalanceListener for Listener {
     fn lost(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) -> Result<()> {
         self.0.change(|schedule| partitions.iter().for_each(|name| schedule.forget(name)));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::config::PoolConfig;
+    use crate::{Acks, Record, Store, TopicConfig};
+
+    #[test]
+    fn a_partition_whose_topic_the_consumer_saw_go_first_ends_no_pool() {
+        let store = Store::in_memory().unwrap();
+        let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+        let partition = topic.partition(0).unwrap();
+        partition.append((0..9).map(|_| Record::to(&topic).value("v")), None, Acks::All).unwrap();
+        let group = store.group("g");
+        let mut consumer = group.consumer().unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        let config = PoolConfig::default().buffered_records(4);
+        let shared = Arc::new(Shared::new(&group, config, group.store().clock(), None, consumer.waker()));
+        let mut reader = Reader::new(&shared, consumer);
+        let name = TopicPartition::new("t", 0);
+        let records = partition.read(0, 1 << 20).unwrap();
+        shared.change(|schedule| {
+            schedule.assign(&name, None);
+            assert!(schedule.give(&name, records.iter().shared()));
+        });
+        assert!(reader.pause_and_resume().is_ok(), "it is to be paused, and the consumer has it no more");
+        shared.change(|schedule| {
+            while let Some(task) = schedule.take(Duration::ZERO) {
+                schedule.finish(&task);
+            }
+        });
+        assert!(reader.pause_and_resume().is_ok(), "and to be read on");
     }
 }
