@@ -155,11 +155,15 @@ impl Groups {
         }
         let cell =
             GroupCell { id: id.into(), commits: Mutex::default(), state: Mutex::new(Coordinator::new(0)) };
-        let known = self.with_replay(&cell, |replay| {
+        let listed = |replay: &replay::Replay| {
             let listed = replay.groups.get(id).and_then(|group| group.listed.as_ref());
             listed.map(|listed| (listed.generation, listed.members > 0))
-        })?;
-        if let Some((epoch, has_members)) = known.flatten() {
+        };
+        let known = match self.log_of(id)? {
+            Some(log) => listed(&self.replay(&log)?.lock()),
+            None => None,
+        };
+        if let Some((epoch, has_members)) = known {
             *cell.state.lock() = Coordinator::new(epoch);
             // They are gone with the process that they were in.
             cell.state.lock().unwritten = has_members && !self.context.read_only;

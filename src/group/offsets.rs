@@ -232,11 +232,21 @@ impl Groups {
         cell: &GroupCell,
         decide: impl Fn(&GroupOffsets) -> Result<Vec<Change>>,
     ) -> Result<usize> {
+        self.write_moved(Some(&cell.id))?;
+        self.rewrite_as_written(cell, decide)
+    }
+
+    /// As [`Groups::rewrite`], for what [`Groups::write_moved`] itself writes.
+    pub(super) fn rewrite_as_written(
+        &self,
+        cell: &GroupCell,
+        decide: impl Fn(&GroupOffsets) -> Result<Vec<Change>>,
+    ) -> Result<usize> {
         callback::check_outside("a change of a group's offsets")?;
         self.check_writable()?;
         let log = self.log_to_write(cell)?;
         loop {
-            let replay = self.settled(cell, &log)?;
+            let replay = self.as_written(cell, &log)?;
             let outcome = writing(cell, &log, |written| {
                 let replay = replay.lock();
                 if replay.next() < written.end_in(&log) {
@@ -304,15 +314,20 @@ impl Groups {
     }
 
     /// The replay of a log, with everything taken up that is committed.
-    fn replay(&self, log: &Arc<Log>) -> Result<Arc<Mutex<Replay>>> {
+    pub(super) fn replay(&self, log: &Arc<Log>) -> Result<Arc<Mutex<Replay>>> {
         let replay = Arc::clone(self.replays.lock().entry(log.partition()).or_default());
         replay.lock().catch_up(log)?;
         Ok(replay)
     }
 
-    /// As [`Groups::replay`], once everything is committed that the group wrote before the call.
+    /// As [`Groups::replay`], once everything is committed that the group wrote before the call, and what was moved
+    /// back of it.
     fn settled(&self, cell: &GroupCell, log: &Arc<Log>) -> Result<Arc<Mutex<Replay>>> {
-        self.write_moved()?;
+        self.write_moved(Some(&cell.id))?;
+        self.as_written(cell, log)
+    }
+
+    fn as_written(&self, cell: &GroupCell, log: &Arc<Log>) -> Result<Arc<Mutex<Replay>>> {
         let end = cell.commits.lock().end_in(log);
         if end > log.high_watermark() {
             log.wait_committed(end, None)?;
@@ -372,7 +387,9 @@ impl GroupPositions for Positions {
         let Some(log) = groups.log_of(group)? else { return Ok(None) };
         let replay = groups.replay(&log)?;
         let replay = replay.lock();
-        Ok(replay.committed(group, topic, partition)?.map(|value| value.offset))
+        let told = replay.committed(group, topic, partition)?.map(|value| value.offset);
+        // What is not written yet counts already: records behind it may be others than the group read.
+        Ok(told.map(|told| groups.moved_to(group, topic, partition).map_or(told, |to| to.min(told))))
     }
 }
 

@@ -10,6 +10,48 @@ use crate::sync::Ordering;
 const POLL: Duration = Duration::from_millis(100);
 const SESSION: Duration = Duration::from_millis(40);
 
+/// What comes in between, and at how many looks at the time from now.
+type Interruption = Option<(usize, Box<dyn FnOnce() + Send>)>;
+
+/// A clock that does something, once, when it is asked for the time of day.
+#[derive(Clone, Default)]
+pub(super) struct Interrupted(Arc<Mutex<Interruption>>);
+
+impl Interrupted {
+    pub(super) fn interrupt(&self, at: usize, what: impl FnOnce() + Send + 'static) {
+        *self.0.lock() = Some((at, Box::new(what)));
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.0.lock().is_none()
+    }
+}
+
+impl crate::Clock for Interrupted {
+    fn now_ms(&self) -> i64 {
+        let mut interruption = self.0.lock();
+        if let Some((at, _)) = &mut *interruption {
+            *at -= 1;
+        }
+        let due = interruption.take_if(|(at, _)| *at == 0);
+        drop(interruption);
+        if let Some((_, what)) = due {
+            what();
+        }
+        1_700_000_000_000
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+impl fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interrupted")
+    }
+}
+
 /// A coordinator, its topics and the time.
 struct Bench {
     group: Coordinator,
