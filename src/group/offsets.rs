@@ -6,6 +6,8 @@
 //! - What is read is committed: a read first waits for what the group wrote before it.
 //! - `commits` is never held while a sync is waited for, and nothing of a user's is called under it: the log is told of
 //!   an append when it is given back.
+//! - What is committed is of the topic that was looked at: that its name still stands for it is checked with `commits`
+//!   held, too.
 //! - An offset is never committed beyond what is committed of its partition.
 
 use std::collections::BTreeMap;
@@ -137,14 +139,15 @@ impl Groups {
         let mut refused = Ok(());
         let mut accepted = Vec::with_capacity(offsets.len());
         let mut changes = Vec::with_capacity(offsets.len());
+        let mut checked = Vec::with_capacity(offsets.len());
         let commit_ms = self.context.clock.now_ms();
         for (topic, partition, wanted) in offsets {
             match self.check_offset(&cell.id, topic, *partition, wanted) {
                 Err(error) => refused = refused.and(Err(error)),
-                Ok(name) => {
+                Ok(inner) => {
                     accepted.push((*topic, *partition));
                     changes.push(Change::Offset {
-                        topic: name,
+                        topic: inner.name.shared(),
                         partition: *partition,
                         value: Some(OffsetValue {
                             offset: wanted.offset,
@@ -154,6 +157,7 @@ impl Groups {
                             expire_ms: None,
                         }),
                     });
+                    checked.push(inner);
                 }
             }
         }
@@ -167,16 +171,35 @@ impl Groups {
         let log = self.log_to_write(cell)?;
         let mut batches = self.encode(&cell.id, &changes)?;
         let end = writing(cell, &log, |written| {
+            // Whoever takes back what was committed of a deleted topic comes behind this, if it is still there.
+            if let Some(gone) = checked.iter().position(|topic| !self.is_there(topic)) {
+                return Ok(Err(gone));
+            }
             self.check_committer(cell, by, &accepted, &mut wakes)?;
-            append(&log, &mut batches, written)
+            append(&log, &mut batches, written).map(Ok)
         });
         wakes.ring();
-        let end = end?;
+        let end = match end? {
+            Ok(end) => end,
+            Err(gone) => {
+                // Without that one, and with a new look at the others.
+                let gone = &checked[gone].name;
+                let others: Vec<_> =
+                    offsets.iter().filter(|(topic, _, _)| *topic != gone.as_str()).cloned().collect();
+                let deleted = ErrorKind::TopicDeleted { topic: gone.to_string() };
+                return self.commit(cell, by, &others, sync).and(Err(deleted.into()));
+            }
+        };
         if sync {
             log.wait_committed(end, None)?;
         }
         log.bound_unsynced()?;
         refused
+    }
+
+    /// Whether a topic's name still stands for it.
+    fn is_there(&self, topic: &Arc<TopicInner>) -> bool {
+        self.topics.known(topic.name.as_str()).is_ok_and(|known| Arc::ptr_eq(&known, topic))
     }
 
     /// Whether an offset can be a position at all.
@@ -186,7 +209,7 @@ impl Groups {
         topic: &str,
         partition: i32,
         wanted: &OffsetAndMetadata,
-    ) -> Result<Arc<str>> {
+    ) -> Result<Arc<TopicInner>> {
         let inner = self.topics.get(topic)?;
         if wanted.metadata.len() > OFFSET_METADATA_BYTES_MAX {
             let (group, topic, bytes) = (group.to_owned(), topic.to_owned(), wanted.metadata.len());
@@ -198,7 +221,7 @@ impl Groups {
         }
         // A crash must not take back what a group has read.
         log.wait_committed(wanted.offset, None)?;
-        Ok(inner.name.shared())
+        Ok(inner)
     }
 
     /// Whether `by` may commit these now. `wakes` are to be rung when no lock is held.

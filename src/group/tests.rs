@@ -509,3 +509,30 @@ fn who_holds_records_for_a_group_is_told_what_no_crash_takes_back() {
     consumer.commit_offsets([("t", 0, 6)]).unwrap();
     assert_eq!(held(), Some(6));
 }
+
+#[test]
+fn an_offset_of_a_topic_that_is_made_anew_in_the_middle_of_the_commit_is_not_the_new_ones() {
+    let clock = Interrupted::default();
+    let options = crate::Store::options().maintenance(crate::Maintenance::Manual).clock(clock.clone());
+    let store = options.disk(&crate::SimDisk::new(1)).open("/s").unwrap();
+    let make = |name: &str, store: &crate::Store| {
+        let topic = store.create_topic(name, crate::TopicConfig::default()).unwrap();
+        let records = (0..9).map(|_| crate::Record::to(&topic).value("v"));
+        topic.partition(0).unwrap().append(records, None, crate::Acks::All).unwrap();
+    };
+    ["t", "u"].into_iter().for_each(|name| make(name, &store));
+    let group = store.group("g");
+    group.commit_offsets([("u", 0, 1)]).unwrap();
+    let of_clock = store.clone();
+    // The first look is for the time of the commit, the second when the offsets were checked.
+    clock.interrupt(2, move || {
+        of_clock.delete_topic("t").unwrap();
+        make("t", &of_clock);
+    });
+    let error = group.commit_offsets([("t", 0, 7), ("u", 0, 2)]).unwrap_err();
+    assert!(clock.is_over());
+    assert!(matches!(error.kind(), ErrorKind::TopicDeleted { .. }), "{error}");
+    let told = group.committed().unwrap();
+    let told: Vec<_> = told.iter().map(|(at, told)| (&*at.topic, told.offset)).collect();
+    assert_eq!(told, [("u", 2)]);
+}
