@@ -1084,6 +1084,46 @@ fn an_assignor_of_the_users_own_is_followed_when_it_can_be() {
     assert_eq!(kind(wrong.poll(Duration::ZERO)), "InvalidAssignment");
 }
 
+/// An assignor that asks for its group whenever it is asked itself, and when it goes.
+struct Curious(Group, Arc<AtomicUsize>);
+
+impl Assignor for Curious {
+    fn name(&self) -> &str {
+        self.0.describe().unwrap();
+        "curious"
+    }
+
+    fn assign(&self, group: &GroupSpec) -> Vec<Vec<PartitionIndex>> {
+        self.0.describe().unwrap();
+        vec![Vec::new(); group.members.len()]
+    }
+}
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        self.0.describe().unwrap();
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_assignor_is_asked_called_and_dropped_with_no_lock_held() {
+    let bench = Bench::new();
+    let gone = Arc::new(AtomicUsize::new(0));
+    let curious = || bench.group().assignor(Curious(bench.group(), Arc::clone(&gone)));
+    let static_member = || config().group_instance_id("i").session_timeout_ms(1_000);
+    let mut a = member(&curious(), static_member());
+    poll(&mut a);
+    drop(a);
+    let mut again = member(&curious(), static_member());
+    poll(&mut again);
+    assert_eq!(gone.load(Ordering::SeqCst), 1, "another has its place");
+    drop(again);
+    bench.pass(1_001);
+    assert_eq!(bench.group().describe().unwrap().members, []);
+    assert_eq!(gone.load(Ordering::SeqCst), 2, "its time is up");
+}
+
 #[test]
 fn all_partitions_of_kafkas_topic_are_used_where_there_are_more() {
     let mut bench = Bench::new();

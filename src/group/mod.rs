@@ -40,7 +40,7 @@ use codec::TEXT_BYTES_MAX;
 #[cfg(feature = "testing")]
 pub(crate) use codec::{GroupValue, Key, OffsetValue};
 use coordinator::{Coordinator, Gone, MemberNo, Step, Wakes};
-pub(crate) use coordinator::{Joining, Signal};
+pub(crate) use coordinator::{Joining, Named, Signal};
 pub use describe::{GroupDescription, GroupLag, GroupState, MemberDescription, PartitionLag};
 pub use handle::Group;
 pub use offsets::OffsetAndMetadata;
@@ -198,8 +198,8 @@ impl Groups {
     pub(crate) fn join(&self, cell: &Arc<GroupCell>, joining: Joining) -> Result<Seat> {
         self.check_writable()?;
         let instance = joining.instance_id.clone();
-        let names: Vec<String> = joining.assignors.iter().map(|a| a.name().to_owned()).collect();
-        let check = |name: &String| check_text("partition.assignment.strategy", name, GROUP_TEXT_BYTES_MAX);
+        let names: Vec<Arc<str>> = joining.assignors.iter().map(|a| Arc::clone(&a.name)).collect();
+        let check = |name: &Arc<str>| check_text("partition.assignment.strategy", name, GROUP_TEXT_BYTES_MAX);
         names.iter().try_for_each(check)?;
         let no = self.with_state(cell, |state, now, wakes| {
             let no = state.join(joining, now, &|name| self.look(name), wakes)?;
@@ -258,7 +258,7 @@ impl Groups {
                 Ok(())
             }
             Installed::Wrong(why) => {
-                let (group, assignor) = (cell.id.to_string(), plan.assignor.name().to_owned());
+                let (group, assignor) = (cell.id.to_string(), plan.name.to_string());
                 Err(ErrorKind::InvalidAssignment { group, assignor, why }.into())
             }
         }

@@ -82,7 +82,7 @@ impl Bench {
             instance_id: instance.map(Arc::from),
             client_id: "c".into(),
             wanted: topics.iter().map(|topic| Arc::from(*topic)).collect(),
-            assignors: Arc::new([Arc::new(AssignmentStrategy::CooperativeSticky) as Arc<dyn Assignor>]),
+            assignors: Arc::new([Named::new(Arc::new(AssignmentStrategy::CooperativeSticky))]),
             max_poll_interval: POLL,
             session_timeout: SESSION,
             signal: Arc::default(),
@@ -354,8 +354,8 @@ fn a_static_member_that_stalls_has_both_times() {
 
 #[test]
 fn n2_an_assignor_is_one_that_all_know_and_most_want() {
-    let strategies = |names: &[AssignmentStrategy]| -> Arc<[Arc<dyn Assignor>]> {
-        names.iter().map(|strategy| Arc::new(*strategy) as Arc<dyn Assignor>).collect()
+    let strategies = |names: &[AssignmentStrategy]| -> Arc<[Named]> {
+        names.iter().map(|strategy| Named::new(Arc::new(*strategy))).collect()
     };
     use AssignmentStrategy::{Range, RoundRobin, Sticky};
     let mut bench = Bench::new();
