@@ -1125,6 +1125,45 @@ fn an_assignor_is_asked_called_and_dropped_with_no_lock_held() {
 }
 
 #[test]
+fn a_generation_that_others_wrote_is_one_that_can_grow() {
+    for generation in ["7fffffff", "fffffffe", "80000000"] {
+        let bench = Bench::new();
+        bench.fill("t", 0, 1);
+        let empty = format!("0003 0008 636f6e73756d6572 {generation} ffff ffff 0000018bcfe56800 00000000");
+        put(&bench.store, &hex("0002 0001 67"), Some(&hex(&empty)));
+        let mut a = bench.member();
+        assert_eq!(poll(&mut a), [(0, 0)], "{generation}");
+        let epoch = a.group_epoch().unwrap();
+        let mut b = bench.member();
+        poll(&mut b);
+        poll(&mut a);
+        poll(&mut b);
+        assert_eq!((owned(&a).len(), owned(&b).len()), (2, 2), "{generation}");
+        assert!(epoch > 0 && a.group_epoch().unwrap() > epoch);
+    }
+}
+
+#[test]
+fn a_group_without_members_is_forgotten_when_nobody_asks_and_is_the_same_when_somebody_does() {
+    let bench = Bench::new();
+    bench.fill("t", 0, 9);
+    let mut a = bench.member();
+    poll(&mut a);
+    a.commit().unwrap();
+    let id = a.member_id().unwrap().to_owned();
+    a.close().unwrap();
+    let before = bench.group().describe().unwrap();
+    bench.pass(600_000);
+    bench.store.maintain().unwrap();
+    assert_eq!(bench.group().describe().unwrap(), before);
+    assert_eq!(bench.committed(0), Some(9));
+    let mut b = bench.member();
+    poll(&mut b);
+    assert_ne!(b.member_id(), Some(&*id), "each has an id of its own");
+    assert!(b.group_epoch().unwrap() > before.epoch);
+}
+
+#[test]
 fn all_partitions_of_kafkas_topic_are_used_where_there_are_more() {
     let mut bench = Bench::new();
     bench.store.create_topic(OFFSETS, TopicConfig::default().partitions(50)).unwrap();

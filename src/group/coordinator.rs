@@ -153,7 +153,7 @@ pub(crate) struct Coordinator {
     pub(super) slots: Slots,
     /// Which state of the registry of topics `slots` shows.
     topics_seen: Option<u64>,
-    next_no: MemberNo,
+    pub(super) next_no: MemberNo,
     /// No member's time is up before this.
     quiet_until: Duration,
     /// Somebody makes a target.

@@ -4,9 +4,10 @@
 //! have what). And `consumer` → [`Groups::commit`] → [`codec`] → `__consumer_offsets`, an ordinary topic → [`replay`].
 //!
 //! Invariants:
-//! - Locks, in this order: a group's `commits` → its `state`, or a replay → topics, and so on down. Assignors,
-//!   listeners and wakers run with none of them held.
+//! - Locks, in this order: the list of groups → a group's `commits` → its `state`, or a replay → topics, and so on
+//!   down. Assignors, listeners and wakers run with none of them held.
 //! - Time-outs are looked at by every call about a group, by the store's timer and by its host.
+//! - A group that nobody has in hand, without members and all written, is forgotten: what is written says the same.
 //! - What is kept across runs is in the log: offsets, and what a group looked like last. Members live in memory: they
 //!   are gone when the process is.
 
@@ -68,7 +69,7 @@ pub(crate) struct Groups {
     upkeep: Mutex<upkeep::Upkeep>,
 }
 
-/// One group that was asked for since the store was opened.
+/// One group that was asked for, and not forgotten since.
 pub(crate) struct GroupCell {
     pub(crate) id: Arc<str>,
     /// Held over the check of a commit and its append.
@@ -164,10 +165,13 @@ impl Groups {
             None => None,
         };
         if let Some((epoch, has_members)) = known {
+            // Whatever others wrote: it can grow, and is none of the numbers that stand for none.
+            let epoch = epoch.clamp(0, i32::MAX / 2);
             *cell.state.lock() = Coordinator::new(epoch);
             // They are gone with the process that they were in.
             cell.state.lock().unwritten = has_members && !self.context.read_only;
         }
+        cell.state.lock().next_no = self.upkeep.lock().next_no;
         let mut cells = self.cells.lock();
         Ok(Arc::clone(cells.entry(Arc::clone(&cell.id)).or_insert_with(|| Arc::new(cell))))
     }
@@ -345,6 +349,13 @@ impl Seat {
 }
 
 impl GroupCell {
+    /// Whether nothing is lost when it is forgotten, where offsets are kept at all and nobody else has it.
+    fn is_idle(&self) -> bool {
+        let is_written = self.commits.lock().is_committed();
+        let state = self.state.lock();
+        is_written && state.is_empty() && !state.unwritten
+    }
+
     fn check_empty(&self, state: &Coordinator) -> Result<()> {
         if state.is_empty() {
             return Ok(());

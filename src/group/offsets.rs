@@ -86,6 +86,11 @@ pub(super) struct Written {
 }
 
 impl Written {
+    /// Whether no crash takes it back, or it is gone.
+    pub(super) fn is_committed(&self) -> bool {
+        self.log.upgrade().is_none_or(|log| log.high_watermark() >= self.end)
+    }
+
     /// The end in this log: one that was opened anew may hold less, and what is gone is not waited for.
     fn end_in(&self, log: &Arc<Log>) -> Offset {
         if std::ptr::eq(self.log.as_ptr(), Arc::as_ptr(log)) { self.end } else { 0 }

@@ -536,3 +536,22 @@ fn an_offset_of_a_topic_that_is_made_anew_in_the_middle_of_the_commit_is_not_the
     let told: Vec<_> = told.iter().map(|(at, told)| (&*at.topic, told.offset)).collect();
     assert_eq!(told, [("u", 2)]);
 }
+
+#[test]
+fn groups_that_nobody_has_in_hand_take_no_memory_for_ever() {
+    let store = crate::Store::options().maintenance(crate::Maintenance::Manual);
+    let store = store.clock(crate::ManualClock::new(1)).disk(&crate::SimDisk::new(1)).open("/s").unwrap();
+    store.create_topic("t", crate::TopicConfig::default()).unwrap();
+    store.group("g").commit_offsets([("t", 0, 0)]).unwrap();
+    (0..100).for_each(|n| drop(store.group(&format!("g{n}")).describe().unwrap()));
+    let held = store.group("held").consumer().unwrap();
+    let groups = store.group("g").groups;
+    assert_eq!(groups.cells.lock().len(), 102);
+    groups.tick().unwrap();
+    assert_eq!(groups.cells.lock().keys().map(|id| &**id).collect::<Vec<_>>(), ["held"]);
+    drop(held);
+    groups.tick().unwrap();
+    assert!(groups.cells.lock().is_empty());
+    let told = store.group("g").committed().unwrap();
+    assert_eq!(told.len(), 1);
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::expiry::{Expired, expired};
 use super::offsets::Change;
 use super::replay::GroupOffsets;
-use super::{GroupCell, Groups, OFFSETS_TOPIC};
+use super::{GroupCell, Groups, MemberNo, OFFSETS_TOPIC};
 use crate::error::{Result, each};
 use crate::log::{PartitionReport, RecoveryEvent};
 use crate::sync::Arc;
@@ -28,6 +28,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Upkeep {
     ticked_at: Duration,
     checked_at: Duration,
+    /// Above that of every member of a group that is forgotten: no member's id comes again.
+    pub(super) next_no: MemberNo,
     /// Offsets that lay behind the end of their partition; each stays here until it is written anew, durably.
     moved: Vec<Arc<Moved>>,
 }
@@ -43,7 +45,7 @@ struct Moved {
 
 impl Upkeep {
     pub(super) fn new(now: Duration) -> Self {
-        Upkeep { ticked_at: now, checked_at: now, moved: Vec::new() }
+        Upkeep { ticked_at: now, checked_at: now, next_no: 0, moved: Vec::new() }
     }
 }
 
@@ -64,13 +66,18 @@ impl Groups {
         let has_offsets = self.has_offsets();
         let mut at: Option<Duration> = None;
         let mut sooner = |other: Duration| at = Some(at.map_or(other, |at| at.min(other)));
-        let mut unwritten = false;
+        let (mut unwritten, mut without_members) = (false, false);
         for cell in self.known_cells() {
             let state = cell.state.lock();
             unwritten |= state.unwritten;
+            without_members |= state.is_empty();
             state.next_look(now).into_iter().for_each(&mut sooner);
         }
         let upkeep = self.upkeep.lock();
+        if has_offsets && without_members {
+            // To forget them.
+            sooner(upkeep.ticked_at + CHECK_INTERVAL);
+        }
         if has_offsets && (unwritten || !upkeep.moved.is_empty()) {
             sooner(upkeep.ticked_at + RETRY);
         }
@@ -101,7 +108,20 @@ impl Groups {
             return Ok(());
         }
         let written = self.write_moved(None).and(each(cells.iter().map(|cell| self.write_members(cell))));
-        if check { written.and(self.expire_offsets()) } else { written }
+        let kept = if check { written.and(self.expire_offsets()) } else { written };
+        drop(cells);
+        // What is known of them is written down, and found there again.
+        let mut forgotten = 0;
+        self.cells.lock().retain(|_, cell| {
+            let goes = Arc::strong_count(cell) == 1 && cell.is_idle();
+            if goes {
+                forgotten = forgotten.max(cell.state.lock().next_no);
+            }
+            !goes
+        });
+        let mut upkeep = self.upkeep.lock();
+        upkeep.next_no = upkeep.next_no.max(forgotten);
+        kept
     }
 
     /// Takes offsets back that are older than `offsets.retention.minutes`.
