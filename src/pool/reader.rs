@@ -45,10 +45,13 @@ impl Reader {
         let all = self.shared.schedule(|schedule| schedule.names());
         self.shared.quiet(&all, None);
         let committed = match commit(&self.shared, &mut self.consumer, None) {
-            // The others are committed all the same.
             Err(error) if is_topic_gone(error.kind()) => {
                 self.shared.note(&error);
-                Ok(())
+                let store = self.shared.group.store();
+                let mut there = all;
+                there.retain(|name| store.topic(&name.topic).is_ok());
+                // Of the others nothing may be hidden by that.
+                commit(&self.shared, &mut self.consumer, Some(&there))
             }
             committed => committed,
         };
