@@ -41,8 +41,8 @@ pub enum ErrorKind {
         /// The name asked for.
         topic: String,
     },
-    /// The name breaks Kafka's rule for topic names.
-    #[error("{topic:?} is not a topic name: {why}")]
+    /// The name breaks Kafka's rule for topic names, or is of a topic that is not for this.
+    #[error("topic {topic:?} is refused: {why}")]
     InvalidTopic {
         /// The name asked for.
         topic: String,

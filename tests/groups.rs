@@ -11,8 +11,8 @@ use std::time::Duration;
 use logstead::{
     Acks, AssignmentStrategy, Assignor, AutoOffsetReset, Consumer, ConsumerConfig, Durability, ErrorKind,
     FaultKind, FaultOp, Group, GroupSpec, GroupState, Maintenance, ManualClock, OffsetAndMetadata,
-    PartitionIndex, RebalanceListener, Record, RecoveryEvent, ResetTo, Result, SimDisk, Store, StoreOptions,
-    TopicConfig, TopicPartition,
+    PartitionIndex, ProducerConfig, RebalanceListener, Record, RecoveryEvent, ResetTo, Result, SimDisk,
+    Store, StoreOptions, TopicConfig, TopicPartition,
 };
 
 const OFFSETS: &str = "__consumer_offsets";
@@ -638,6 +638,55 @@ fn an_offset_whose_record_can_not_be_understood_is_an_error_and_not_zero() {
 }
 
 #[test]
+fn a_whole_record_that_names_no_group_blocks_none() {
+    let mut bench = Bench::new();
+    bench.fill("t", 0, 9);
+    put(&bench.store, &key(0), Some(&value(5)));
+    put(&bench.store, &[1], Some(&[1, 2, 3]));
+    put(&bench.store, &hex("0001 ffff"), None);
+    bench.reopen(bench.disk.kill());
+    assert_eq!(bench.committed(0), Some(5));
+    let told = bench.store.group("other").consumer().unwrap().committed([("t", 0)]).unwrap();
+    assert_eq!(told, [None]);
+}
+
+#[test]
+fn a_name_that_no_record_of_a_group_can_hold_is_refused() {
+    struct Named(String);
+    impl Assignor for Named {
+        fn name(&self) -> &str {
+            &self.0
+        }
+
+        fn assign(&self, group: &GroupSpec) -> Vec<Vec<PartitionIndex>> {
+            vec![Vec::new(); group.members.len()]
+        }
+    }
+    let mut bench = Bench::new();
+    bench.fill("t", 0, 9);
+    bench.group().commit_offsets([("t", 0, 5)]).unwrap();
+    let long = "n".repeat(33_000);
+    assert_eq!(kind(bench.store.group(&long).commit_offsets([("t", 0, 1)])), "InvalidConfig");
+    let mut a = member(&bench.group().assignor(Named(long.clone())), config());
+    assert_eq!(kind(a.poll(Duration::ZERO)), "InvalidConfig");
+    assert_eq!(kind(a.subscribe([&*long])), "InvalidTopic");
+    drop(a);
+    bench.reopen(bench.disk.kill());
+    assert_eq!(bench.committed(0), Some(5));
+}
+
+#[test]
+fn only_groups_write_to_the_topic_of_offsets() {
+    let bench = Bench::new();
+    bench.fill("t", 0, 9);
+    bench.group().commit_offsets([("t", 0, 5)]).unwrap();
+    let producer = bench.store.producer().unwrap();
+    assert_eq!(kind(producer.send(Record::to(OFFSETS).key("k").value("v"))), "InvalidTopic");
+    let partition = bench.store.topic(OFFSETS).unwrap().partition(0).unwrap();
+    assert_eq!(kind(partition.writer(ProducerConfig::default())), "InvalidTopic");
+}
+
+#[test]
 fn damage_of_the_topic_is_told_to_every_group_that_it_may_concern() {
     let mut bench = Bench::new();
     (0..4).for_each(|p| bench.fill("t", p, 9));
@@ -844,6 +893,20 @@ fn what_can_be_no_position_is_not_committed() {
 }
 
 #[test]
+fn of_a_members_commit_only_the_topic_that_is_gone_is_left_out() {
+    let bench = Bench::new();
+    bench.store.create_topic("u", TopicConfig::default()).unwrap();
+    bench.fill("t", 0, 9);
+    bench.fill("u", 0, 9);
+    let mut a = bench.group().consumer_with(config()).unwrap();
+    a.subscribe(["t", "u"]).unwrap();
+    a.poll(Duration::ZERO).unwrap();
+    bench.store.delete_topic("u").unwrap();
+    assert_eq!(kind(a.commit_offsets([("u", 0, 3), ("t", 0, 4)])), "UnknownTopic");
+    assert_eq!(bench.committed(0), Some(4));
+}
+
+#[test]
 fn a_commit_survives_what_it_says() {
     let mut bench = Bench::new();
     (0..2).for_each(|p| bench.fill("t", p, 9));
@@ -1019,6 +1082,85 @@ fn an_assignor_of_the_users_own_is_followed_when_it_can_be() {
     assert_eq!(bench.group().describe().unwrap().assignor.as_deref(), Some("odd"));
     let mut wrong = member(&bench.store.group("h").assignor(Odd(false)), config());
     assert_eq!(kind(wrong.poll(Duration::ZERO)), "InvalidAssignment");
+}
+
+/// An assignor that asks for its group whenever it is asked itself, and when it goes.
+struct Curious(Group, Arc<AtomicUsize>);
+
+impl Assignor for Curious {
+    fn name(&self) -> &str {
+        self.0.describe().unwrap();
+        "curious"
+    }
+
+    fn assign(&self, group: &GroupSpec) -> Vec<Vec<PartitionIndex>> {
+        self.0.describe().unwrap();
+        vec![Vec::new(); group.members.len()]
+    }
+}
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        self.0.describe().unwrap();
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_assignor_is_asked_called_and_dropped_with_no_lock_held() {
+    let bench = Bench::new();
+    let gone = Arc::new(AtomicUsize::new(0));
+    let curious = || bench.group().assignor(Curious(bench.group(), Arc::clone(&gone)));
+    let static_member = || config().group_instance_id("i").session_timeout_ms(1_000);
+    let mut a = member(&curious(), static_member());
+    poll(&mut a);
+    drop(a);
+    let mut again = member(&curious(), static_member());
+    poll(&mut again);
+    assert_eq!(gone.load(Ordering::SeqCst), 1, "another has its place");
+    drop(again);
+    bench.pass(1_001);
+    assert_eq!(bench.group().describe().unwrap().members, []);
+    assert_eq!(gone.load(Ordering::SeqCst), 2, "its time is up");
+}
+
+#[test]
+fn a_generation_that_others_wrote_is_one_that_can_grow() {
+    for generation in ["7fffffff", "fffffffe", "80000000"] {
+        let bench = Bench::new();
+        bench.fill("t", 0, 1);
+        let empty = format!("0003 0008 636f6e73756d6572 {generation} ffff ffff 0000018bcfe56800 00000000");
+        put(&bench.store, &hex("0002 0001 67"), Some(&hex(&empty)));
+        let mut a = bench.member();
+        assert_eq!(poll(&mut a), [(0, 0)], "{generation}");
+        let epoch = a.group_epoch().unwrap();
+        let mut b = bench.member();
+        poll(&mut b);
+        poll(&mut a);
+        poll(&mut b);
+        assert_eq!((owned(&a).len(), owned(&b).len()), (2, 2), "{generation}");
+        assert!(epoch > 0 && a.group_epoch().unwrap() > epoch);
+    }
+}
+
+#[test]
+fn a_group_without_members_is_forgotten_when_nobody_asks_and_is_the_same_when_somebody_does() {
+    let bench = Bench::new();
+    bench.fill("t", 0, 9);
+    let mut a = bench.member();
+    poll(&mut a);
+    a.commit().unwrap();
+    let id = a.member_id().unwrap().to_owned();
+    a.close().unwrap();
+    let before = bench.group().describe().unwrap();
+    bench.pass(600_000);
+    bench.store.maintain().unwrap();
+    assert_eq!(bench.group().describe().unwrap(), before);
+    assert_eq!(bench.committed(0), Some(9));
+    let mut b = bench.member();
+    poll(&mut b);
+    assert_ne!(b.member_id(), Some(&*id), "each has an id of its own");
+    assert!(b.group_epoch().unwrap() > before.epoch);
 }
 
 #[test]

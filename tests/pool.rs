@@ -205,6 +205,10 @@ impl World {
     }
 }
 
+fn earliest() -> ConsumerConfig {
+    ConsumerConfig::default().auto_offset_reset(AutoOffsetReset::Earliest)
+}
+
 /// Commits whenever it can.
 fn eager() -> PoolConfig {
     PoolConfig::default().commit_interval_ms(0)
@@ -351,6 +355,48 @@ fn a_panic_is_a_failure_like_any_other_and_the_thread_goes_on() {
     assert_eq!(progress.last_error.as_deref(), Some("as the test wants it"));
     pool.stop().unwrap();
     assert_eq!(world.committed(), [(0, 2)].into());
+}
+
+/// An error that panics in one of the things that are asked of it.
+#[derive(Debug)]
+struct Trap(&'static str);
+
+impl std::fmt::Display for Trap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        assert_ne!(self.0, "display", "a trap");
+        f.write_str("a trap")
+    }
+}
+
+impl std::error::Error for Trap {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        assert_ne!(self.0, "source", "a trap");
+        None
+    }
+}
+
+impl Drop for Trap {
+    fn drop(&mut self) {
+        assert_ne!(self.0, "drop", "a trap");
+    }
+}
+
+#[test]
+fn an_error_that_panics_itself_ends_the_pool_and_nobody_waits_for_ever() {
+    for at in ["display", "source", "drop"] {
+        let world = World::new(1);
+        world.fill(1, 1, 5);
+        world.store.create_topic("dead", TopicConfig::default()).unwrap();
+        let mut consumer = world.group.consumer_with(earliest()).unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        let config = eager().on_error(OnError::dead_letter("dead"));
+        let handler = move |_: RecordRef<'_>| Err(HandlerError::permanent(Trap(at)));
+        let pool = world.group.run_with(consumer, config, handler).unwrap();
+        until("it ends", || pool.wait_caught_up(Duration::ZERO).is_err());
+        let error = pool.stop().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::HandlerFailed { offset: 0, .. }), "{error}");
+        assert_eq!(world.committed().get(&0).copied().unwrap_or(0), 0);
+    }
 }
 
 #[test]
@@ -536,6 +582,34 @@ fn stopping_finishes_what_is_in_hand_begins_nothing_and_commits() {
     // What failed waits for the next pool.
     assert_eq!(world.committed().get(&0), Some(&1));
     assert_eq!(world.committed().get(&1).copied().unwrap_or(0), 0);
+}
+
+#[test]
+fn a_topic_that_goes_just_before_a_pool_stops_costs_the_others_nothing() {
+    let world = World::new(1);
+    world.fill(1, 2, 5);
+    let gone = world.store.create_topic("u", TopicConfig::default()).unwrap();
+    gone.partition(0).unwrap().append([Record::to(&gone).value("v")], None, logstead::Acks::All).unwrap();
+    let mut consumer = world.group.consumer_with(earliest()).unwrap();
+    consumer.subscribe(["t", "u"]).unwrap();
+    consumer.poll(Duration::ZERO).unwrap();
+    consumer.seek_to_beginning().unwrap();
+    let gate = world.gate.clone();
+    // Time stands still: nothing is committed before the pool stops.
+    let handler = move |record: RecordRef<'_>| match record.topic() {
+        "t" => gate.handle(record, OrderBy::Partition),
+        _ => Ok(()),
+    };
+    let pool = world.group.run_with(consumer, PoolConfig::default().threads(2), handler).unwrap();
+    world.gate.pass((0, 0), Answer::Fine);
+    world.gate.waits((0, 1));
+    until("the other is done", || pool.progress().handled == 2);
+    let stopper = pool.stopper();
+    stopper.stop();
+    world.store.delete_topic("u").unwrap();
+    world.gate.answer((0, 1), Answer::Fine);
+    pool.stop().unwrap();
+    assert_eq!(world.committed(), BTreeMap::from([(0, 2)]));
 }
 
 #[test]
@@ -757,6 +831,45 @@ fn a_partition_that_is_held_up_is_paused_and_the_others_go_on() {
     assert!(pool.wait_caught_up(PATIENCE).unwrap());
     pool.stop().unwrap();
     world.gate.check();
+}
+
+#[test]
+fn a_pool_takes_over_the_partitions_that_its_consumer_has_already() {
+    let world = World::new(2);
+    world.fill(2, 3, 5);
+    world.group.commit_offsets([("t", 0, 3), ("t", 1, 3)]).unwrap();
+    let mut consumer = world.group.consumer().unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    assert!(consumer.poll(Duration::ZERO).unwrap().is_empty());
+    consumer.seek_to_beginning().unwrap();
+    consumer.pause("t", 1).unwrap();
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let pool = world.group.run_with(consumer, eager(), move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    });
+    let pool = pool.unwrap();
+    assert!(pool.wait_caught_up(PATIENCE).unwrap());
+    assert_eq!(handled.load(Ordering::SeqCst), 6);
+    pool.stop().unwrap();
+    assert_eq!(world.committed(), BTreeMap::from([(0, 3), (1, 3)]));
+}
+
+#[test]
+fn a_consumer_that_shares_nothing_with_the_group_is_no_pools() {
+    let world = World::new(1);
+    let refused = |consumer: logstead::Consumer| {
+        let error = world.group.run_with(consumer, eager(), |_| Ok(())).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::InvalidConfig { .. }), "{error}");
+    };
+    let mut of_another = world.store.group("other").consumer().unwrap();
+    of_another.subscribe(["t"]).unwrap();
+    refused(of_another);
+    refused(world.group.consumer().unwrap());
+    let mut by_hand = world.group.consumer().unwrap();
+    by_hand.assign([("t", 0)]).unwrap();
+    refused(by_hand);
 }
 
 #[test]

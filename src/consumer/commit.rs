@@ -3,7 +3,8 @@
 use super::Consumer;
 use super::position::Assigned;
 use crate::error::{ErrorKind, Result};
-use crate::group::{By, OffsetAndMetadata};
+use crate::group::{By, Group, OffsetAndMetadata};
+use crate::sync::Arc;
 use crate::types::Offset;
 
 impl Consumer {
@@ -132,15 +133,24 @@ impl Consumer {
         self.commit_all(&offsets, sync)
     }
 
-    /// An error unless somebody else may commit for it, and only they.
-    pub(crate) fn check_commits_by_hand(&self) -> Result<()> {
-        if self.member.is_none() {
-            return Err(ErrorKind::NoGroup.into());
+    /// An error unless it is a subscribed consumer of this group, and somebody else may commit for it, and only they.
+    pub(crate) fn check_commits_by_hand(&self, group: &Group) -> Result<()> {
+        let member = self.member.as_ref().ok_or(ErrorKind::NoGroup)?;
+        if !Arc::ptr_eq(&member.groups, &group.groups) || *member.cell.id != *group.id() {
+            let why =
+                "the consumer is of another group, or store: make it with Group::consumer_with of this one";
+            let value = member.cell.id.to_string();
+            return Err(ErrorKind::InvalidConfig { name: "group.id", value, why }.into());
         }
         if self.config.enable_auto_commit {
             let why = "a worker pool commits what is done; positions are ahead of that";
             let value = "true".to_owned();
             return Err(ErrorKind::InvalidConfig { name: "enable.auto.commit", value, why }.into());
+        }
+        if !member.is_subscribed() {
+            let why = "a worker pool shares partitions with its group: call Consumer::subscribe first";
+            let value = "none".to_owned();
+            return Err(ErrorKind::InvalidConfig { name: "subscription", value, why }.into());
         }
         Ok(())
     }

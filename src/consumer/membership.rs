@@ -12,11 +12,11 @@ use std::time::Duration;
 use super::{Consumer, RebalanceListener};
 use crate::config::ConsumerConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::group::{Assignor, Group, GroupCell, Groups, Handed, Handover, Joining, Seat, Signal};
+use crate::group::{Assignor, Group, GroupCell, Groups, Handed, Handover, Joining, Named, Seat, Signal};
 use crate::log::Bell;
 use crate::sync::{Arc, Ordering};
 use crate::topic::Topics;
-use crate::types::TopicPartition;
+use crate::types::{TopicName, TopicPartition};
 
 use super::position::Assigned;
 
@@ -42,7 +42,7 @@ pub(super) struct Membership {
     pub(super) seat: Option<Seat>,
     /// Another consumer has its `group.instance.id`: for good.
     fenced: Option<Error>,
-    assignors: Arc<[Arc<dyn Assignor>]>,
+    assignors: Arc<[Named]>,
     signal: Arc<Signal>,
     listener: Option<Box<dyn RebalanceListener>>,
     listening: bool,
@@ -61,10 +61,9 @@ impl Membership {
         topics: &Topics,
     ) -> Result<Option<Box<Self>>> {
         let Some(id) = &config.group_id else { return Ok(None) };
-        let known =
-            config.assignment_strategies.iter().map(|strategy| Arc::new(*strategy) as Arc<dyn Assignor>);
-        let assignors = match own {
-            Some(own) => Arc::new([own]) as Arc<[Arc<dyn Assignor>]>,
+        let known = config.assignment_strategies.iter().map(|strategy| Named::new(Arc::new(*strategy)));
+        let assignors: Arc<[Named]> = match own {
+            Some(own) => Arc::new([Named::new(own)]),
             None => known.collect(),
         };
         let signal = Signal { bell: Arc::clone(bell), ..Signal::default() };
@@ -175,9 +174,10 @@ impl Consumer {
     /// that do not exist are waited for. What was assigned by hand is given up.
     ///
     /// # Errors
-    /// [`ErrorKind::NoGroup`].
+    /// [`ErrorKind::NoGroup`]; [`ErrorKind::InvalidTopic`]: no topic can ever have that name. Nothing is changed then.
     pub fn subscribe<'t>(&mut self, topics: impl IntoIterator<Item = &'t str>) -> Result<()> {
-        let mut list: Vec<Arc<str>> = topics.into_iter().map(Arc::from).collect();
+        let names = topics.into_iter().map(|name| TopicName::new(name).map(|name| name.shared()));
+        let mut list: Vec<Arc<str>> = names.collect::<Result<_>>()?;
         list.sort();
         list.dedup();
         self.want(Wanted::Topics, list.into())

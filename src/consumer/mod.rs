@@ -425,18 +425,30 @@ impl Consumer {
 
     /// Whether an error is that a topic of the group's was deleted; its partitions are dropped then.
     fn is_subscribed_to_deleted(&mut self, error: &Error) -> bool {
+        self.is_groups_deleted(error) && self.drop_deleted()
+    }
+
+    fn is_groups_deleted(&self, error: &Error) -> bool {
         let deleted = matches!(error.kind(), ErrorKind::TopicDeleted { .. });
-        deleted && self.member.as_ref().is_some_and(|member| member.is_subscribed()) && self.drop_deleted()
+        deleted && self.member.as_ref().is_some_and(|member| member.is_subscribed())
     }
 
     /// Commits what assigned partitions hold above their high watermark. `true`: something may have come of it.
     fn commit_pending(&self, deadline: Instant) -> Result<bool> {
-        for assigned in self.assigned.iter().filter(|assigned| !assigned.paused && assigned.is_written_here())
-        {
+        let commit = |assigned: &Assigned| {
             let log = assigned.log()?;
             let end = log.log_end();
-            if log.high_watermark() < end && log.failure().is_none() {
-                return log.wait_committed(end, Some(deadline));
+            let pending = log.high_watermark() < end && log.failure().is_none();
+            if pending { log.wait_committed(end, Some(deadline)).map(Some) } else { Ok(None) }
+        };
+        for assigned in self.assigned.iter().filter(|assigned| !assigned.paused && assigned.is_written_here())
+        {
+            match commit(assigned) {
+                Ok(None) => {}
+                // The group will say so.
+                Err(error) if self.is_groups_deleted(&error) => {}
+                Ok(Some(outcome)) => return Ok(outcome),
+                Err(error) => return Err(error),
             }
         }
         Ok(false)
@@ -546,3 +558,24 @@ impl fmt::Debug for Consumer {
 
 /// For a time-out that reaches beyond the end of the clock.
 const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Store, TopicConfig};
+
+    #[test]
+    fn a_topic_of_the_groups_that_goes_in_the_middle_of_a_poll_is_no_error_of_the_poll() {
+        let store = Store::in_memory().unwrap();
+        store.create_topic("t", TopicConfig::default()).unwrap();
+        let mut consumer = store.group("g").consumer().unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        consumer.poll(Duration::ZERO).unwrap();
+        store.delete_topic("t").unwrap();
+        // What a poll does behind its look at the group.
+        assert!(matches!(consumer.commit_pending(Instant::now()), Ok(false)));
+        assert!(consumer.gather(&mut Records::default()).is_ok());
+        assert_eq!(consumer.assignment().count(), 0);
+        assert!(consumer.poll(Duration::ZERO).unwrap().is_empty());
+    }
+}

@@ -6,8 +6,8 @@
 //! - A member is given only what its target names and nobody else owns.
 //! - The epoch grows with every change of members, of what they want, and of the topics. A target carries the epoch
 //!   that it was made for, and a target of an older epoch is not followed.
-//! - Whoever makes a partition free, or a target, has those woken who wait for it. Nothing of a user's is called here:
-//!   bells are handed out, to be rung when the lock is gone.
+//! - Whoever makes a partition free, or a target, has those woken who wait for it. Nothing of a user's is called here,
+//!   nor dropped: bells are handed out, to be rung when the lock is gone, and with them the assignors of who is gone.
 //!
 //! Modelled on KIP-848, with two differences: a member is told by its own next call and not by an answer to a
 //! heartbeat, and liveness is that call (`max.poll.interval.ms`).
@@ -30,15 +30,30 @@ pub(crate) struct Signal {
     pub(crate) news: AtomicBool,
 }
 
-/// Members to be woken when the group's lock is gone.
-#[derive(Debug, Default)]
+/// Members to be woken when the group's lock is gone, and what is to be dropped then.
+#[derive(Default)]
 #[must_use]
-pub(crate) struct Wakes(Vec<Arc<Signal>>);
+pub(crate) struct Wakes {
+    signals: Vec<Arc<Signal>>,
+    dropped: Vec<Arc<[Named]>>,
+}
 
 impl Wakes {
-    /// A task's waker is a runtime's code: with no lock held.
+    /// A task's waker is a runtime's code, and the drop of an assignor the user's: with no lock held.
     pub(crate) fn ring(self) {
-        self.0.iter().for_each(|signal| signal.bell.ring());
+        self.signals.iter().for_each(|signal| signal.bell.ring());
+    }
+}
+
+/// An assignor and its name, which is asked for once: with no lock held.
+pub(crate) struct Named {
+    pub(crate) name: Arc<str>,
+    pub(crate) assignor: Arc<dyn Assignor>,
+}
+
+impl Named {
+    pub(crate) fn new(assignor: Arc<dyn Assignor>) -> Self {
+        Named { name: assignor.name().into(), assignor }
     }
 }
 
@@ -49,7 +64,7 @@ pub(crate) struct Joining {
     /// Sorted, each once.
     pub(crate) wanted: Arc<[Arc<str>]>,
     /// The one it likes best first.
-    pub(crate) assignors: Arc<[Arc<dyn Assignor>]>,
+    pub(crate) assignors: Arc<[Named]>,
     pub(crate) max_poll_interval: Duration,
     pub(crate) session_timeout: Duration,
     pub(crate) signal: Arc<Signal>,
@@ -138,7 +153,7 @@ pub(crate) struct Coordinator {
     pub(super) slots: Slots,
     /// Which state of the registry of topics `slots` shows.
     topics_seen: Option<u64>,
-    next_no: MemberNo,
+    pub(super) next_no: MemberNo,
     /// No member's time is up before this.
     quiet_until: Duration,
     /// Somebody makes a target.
@@ -233,13 +248,16 @@ impl Coordinator {
         for place in &old.target {
             *self.slots.heir(*place) = Some(no);
         }
-        let names = |assignors: &[Arc<dyn Assignor>]| -> Vec<String> {
-            assignors.iter().map(|assignor| assignor.name().to_owned()).collect()
+        let same_assignors = {
+            let names = |joining: &Joining| -> Vec<Arc<str>> {
+                joining.assignors.iter().map(|assignor| Arc::clone(&assignor.name)).collect()
+            };
+            names(&old.joining) == names(&joining)
         };
-        if old.joining.wanted != joining.wanted || names(&old.joining.assignors) != names(&joining.assignors)
-        {
+        if old.joining.wanted != joining.wanted || !same_assignors {
             self.change();
         }
+        wakes.dropped.push(Arc::clone(&old.joining.assignors));
         Member { id, joining, life: Life::InPoll, epoch: -1, ..old }
     }
 
@@ -366,6 +384,7 @@ impl Coordinator {
     /// Takes a member out, whatever it holds.
     pub(crate) fn remove(&mut self, no: MemberNo, now: Duration, now_ms: i64, wakes: &mut Wakes) {
         let Some(member) = self.members.remove(&no) else { return };
+        wakes.dropped.push(Arc::clone(&member.joining.assignors));
         if let Some(instance) = &member.joining.instance_id
             && self.instances.get(instance) == Some(&no)
         {
@@ -526,5 +545,5 @@ impl Coordinator {
 
 fn wake(signal: &Arc<Signal>, wakes: &mut Wakes) {
     signal.news.store(true, Ordering::SeqCst);
-    wakes.0.push(Arc::clone(signal));
+    wakes.signals.push(Arc::clone(signal));
 }

@@ -108,7 +108,8 @@ impl Group {
     /// Commits offsets from outside, while the group has no members: when this returns they are durable.
     ///
     /// # Errors
-    /// [`ErrorKind::GroupNotEmpty`], and nothing is changed. An unknown topic or partition,
+    /// [`ErrorKind::GroupNotEmpty`], [`ErrorKind::InvalidConfig`] (its name is too long to be written), and nothing is
+    /// changed. An unknown topic or partition,
     /// [`ErrorKind::OffsetOutOfRange`], [`ErrorKind::OffsetMetadataTooLarge`]: the others are committed all the same.
     pub fn commit_offsets<'t, O: Into<OffsetAndMetadata>>(
         &self,

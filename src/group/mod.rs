@@ -4,9 +4,10 @@
 //! have what). And `consumer` → [`Groups::commit`] → [`codec`] → `__consumer_offsets`, an ordinary topic → [`replay`].
 //!
 //! Invariants:
-//! - Locks, in this order: a group's `commits` → its `state`, or a replay → topics, and so on down. Assignors,
-//!   listeners and wakers run with none of them held.
+//! - Locks, in this order: the list of groups → a group's `commits` → its `state`, or a replay → topics, and so on
+//!   down. Assignors, listeners and wakers run with none of them held.
 //! - Time-outs are looked at by every call about a group, by the store's timer and by its host.
+//! - A group that nobody has in hand, without members and all written, is forgotten: what is written says the same.
 //! - What is kept across runs is in the log: offsets, and what a group looked like last. Members live in memory: they
 //!   are gone when the process is.
 
@@ -30,15 +31,17 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::GROUP_TEXT_BYTES_MAX;
 use crate::log::Context;
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::topic::Topics;
 
 pub use assignor::{Assignor, GroupSpec, MemberSpec, PartitionIndex, TopicSpec};
+use codec::TEXT_BYTES_MAX;
 #[cfg(feature = "testing")]
 pub(crate) use codec::{GroupValue, Key, OffsetValue};
 use coordinator::{Coordinator, Gone, MemberNo, Step, Wakes};
-pub(crate) use coordinator::{Joining, Signal};
+pub(crate) use coordinator::{Joining, Named, Signal};
 pub use describe::{GroupDescription, GroupLag, GroupState, MemberDescription, PartitionLag};
 pub use handle::Group;
 pub use offsets::OffsetAndMetadata;
@@ -66,7 +69,7 @@ pub(crate) struct Groups {
     upkeep: Mutex<upkeep::Upkeep>,
 }
 
-/// One group that was asked for since the store was opened.
+/// One group that was asked for, and not forgotten since.
 pub(crate) struct GroupCell {
     pub(crate) id: Arc<str>,
     /// Held over the check of a commit and its append.
@@ -143,21 +146,32 @@ impl Groups {
     }
 
     /// A group, which begins with the epoch that it is written down with.
+    ///
+    /// # Errors
+    /// No record can hold its name; what is written about it can not be read.
     pub(crate) fn cell(&self, id: &str) -> Result<Arc<GroupCell>> {
+        check_text("group.id", id, TEXT_BYTES_MAX)?;
         if let Some(cell) = self.cells.lock().get(id) {
             return Ok(Arc::clone(cell));
         }
         let cell =
             GroupCell { id: id.into(), commits: Mutex::default(), state: Mutex::new(Coordinator::new(0)) };
-        let known = self.with_replay(&cell, |replay| {
+        let listed = |replay: &replay::Replay| {
             let listed = replay.groups.get(id).and_then(|group| group.listed.as_ref());
             listed.map(|listed| (listed.generation, listed.members > 0))
-        })?;
-        if let Some((epoch, has_members)) = known.flatten() {
+        };
+        let known = match self.log_of(id)? {
+            Some(log) => listed(&self.replay(&log)?.lock()),
+            None => None,
+        };
+        if let Some((epoch, has_members)) = known {
+            // Whatever others wrote: it can grow, and is none of the numbers that stand for none.
+            let epoch = epoch.clamp(0, i32::MAX / 2);
             *cell.state.lock() = Coordinator::new(epoch);
             // They are gone with the process that they were in.
             cell.state.lock().unwritten = has_members && !self.context.read_only;
         }
+        cell.state.lock().next_no = self.upkeep.lock().next_no;
         let mut cells = self.cells.lock();
         Ok(Arc::clone(cells.entry(Arc::clone(&cell.id)).or_insert_with(|| Arc::new(cell))))
     }
@@ -188,7 +202,9 @@ impl Groups {
     pub(crate) fn join(&self, cell: &Arc<GroupCell>, joining: Joining) -> Result<Seat> {
         self.check_writable()?;
         let instance = joining.instance_id.clone();
-        let names: Vec<String> = joining.assignors.iter().map(|a| a.name().to_owned()).collect();
+        let names: Vec<Arc<str>> = joining.assignors.iter().map(|a| Arc::clone(&a.name)).collect();
+        let check = |name: &Arc<str>| check_text("partition.assignment.strategy", name, GROUP_TEXT_BYTES_MAX);
+        names.iter().try_for_each(check)?;
         let no = self.with_state(cell, |state, now, wakes| {
             let no = state.join(joining, now, &|name| self.look(name), wakes)?;
             state.member(no).map(|(id, _)| (no, Arc::clone(id)))
@@ -246,7 +262,7 @@ impl Groups {
                 Ok(())
             }
             Installed::Wrong(why) => {
-                let (group, assignor) = (cell.id.to_string(), plan.assignor.name().to_owned());
+                let (group, assignor) = (cell.id.to_string(), plan.name.to_string());
                 Err(ErrorKind::InvalidAssignment { group, assignor, why }.into())
             }
         }
@@ -289,6 +305,16 @@ impl Groups {
     }
 }
 
+/// Refuses a text that is too long for a record of a group.
+fn check_text(name: &'static str, text: &str, bytes_max: usize) -> Result<()> {
+    if text.len() <= bytes_max {
+        return Ok(());
+    }
+    let (value, why) =
+        (format!("{} bytes", text.len()), "a group's records hold 32,000: give a shorter name");
+    Err(ErrorKind::InvalidConfig { name, value, why }.into())
+}
+
 fn handed(state: &Coordinator, places: Vec<Place>) -> Vec<Handed> {
     let name = |place| {
         let (topic, instance, partition) = state.slots.name_of(place)?;
@@ -323,6 +349,13 @@ impl Seat {
 }
 
 impl GroupCell {
+    /// Whether nothing is lost when it is forgotten, where offsets are kept at all and nobody else has it.
+    fn is_idle(&self) -> bool {
+        let is_written = self.commits.lock().is_committed();
+        let state = self.state.lock();
+        is_written && state.is_empty() && !state.unwritten
+    }
+
     fn check_empty(&self, state: &Coordinator) -> Result<()> {
         if state.is_empty() {
             return Ok(());

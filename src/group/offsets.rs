@@ -6,6 +6,8 @@
 //! - What is read is committed: a read first waits for what the group wrote before it.
 //! - `commits` is never held while a sync is waited for, and nothing of a user's is called under it: the log is told of
 //!   an append when it is given back.
+//! - What is committed is of the topic that was looked at: that its name still stands for it is checked with `commits`
+//!   held, too.
 //! - An offset is never committed beyond what is committed of its partition.
 
 use std::collections::BTreeMap;
@@ -84,6 +86,11 @@ pub(super) struct Written {
 }
 
 impl Written {
+    /// Whether no crash takes it back, or it is gone.
+    pub(super) fn is_committed(&self) -> bool {
+        self.log.upgrade().is_none_or(|log| log.high_watermark() >= self.end)
+    }
+
     /// The end in this log: one that was opened anew may hold less, and what is gone is not waited for.
     fn end_in(&self, log: &Arc<Log>) -> Offset {
         if std::ptr::eq(self.log.as_ptr(), Arc::as_ptr(log)) { self.end } else { 0 }
@@ -135,22 +142,28 @@ impl Groups {
         }
         self.check_writable()?;
         let mut refused = Ok(());
+        let mut accepted = Vec::with_capacity(offsets.len());
         let mut changes = Vec::with_capacity(offsets.len());
+        let mut checked = Vec::with_capacity(offsets.len());
         let commit_ms = self.context.clock.now_ms();
         for (topic, partition, wanted) in offsets {
             match self.check_offset(&cell.id, topic, *partition, wanted) {
                 Err(error) => refused = refused.and(Err(error)),
-                Ok(topic) => changes.push(Change::Offset {
-                    topic,
-                    partition: *partition,
-                    value: Some(OffsetValue {
-                        offset: wanted.offset,
-                        leader_epoch: wanted.leader_epoch.unwrap_or(-1),
-                        metadata: wanted.metadata.clone(),
-                        commit_ms,
-                        expire_ms: None,
-                    }),
-                }),
+                Ok(inner) => {
+                    accepted.push((*topic, *partition));
+                    changes.push(Change::Offset {
+                        topic: inner.name.shared(),
+                        partition: *partition,
+                        value: Some(OffsetValue {
+                            offset: wanted.offset,
+                            leader_epoch: wanted.leader_epoch.unwrap_or(-1),
+                            metadata: wanted.metadata.clone(),
+                            commit_ms,
+                            expire_ms: None,
+                        }),
+                    });
+                    checked.push(inner);
+                }
             }
         }
         let mut wakes = Wakes::default();
@@ -163,16 +176,35 @@ impl Groups {
         let log = self.log_to_write(cell)?;
         let mut batches = self.encode(&cell.id, &changes)?;
         let end = writing(cell, &log, |written| {
-            self.check_committer(cell, by, offsets, &mut wakes)?;
-            append(&log, &mut batches, written)
+            // Whoever takes back what was committed of a deleted topic comes behind this, if it is still there.
+            if let Some(gone) = checked.iter().position(|topic| !self.is_there(topic)) {
+                return Ok(Err(gone));
+            }
+            self.check_committer(cell, by, &accepted, &mut wakes)?;
+            append(&log, &mut batches, written).map(Ok)
         });
         wakes.ring();
-        let end = end?;
+        let end = match end? {
+            Ok(end) => end,
+            Err(gone) => {
+                // Without that one, and with a new look at the others.
+                let gone = &checked[gone].name;
+                let others: Vec<_> =
+                    offsets.iter().filter(|(topic, _, _)| *topic != gone.as_str()).cloned().collect();
+                let deleted = ErrorKind::TopicDeleted { topic: gone.to_string() };
+                return self.commit(cell, by, &others, sync).and(Err(deleted.into()));
+            }
+        };
         if sync {
             log.wait_committed(end, None)?;
         }
         log.bound_unsynced()?;
         refused
+    }
+
+    /// Whether a topic's name still stands for it.
+    fn is_there(&self, topic: &Arc<TopicInner>) -> bool {
+        self.topics.known(topic.name.as_str()).is_ok_and(|known| Arc::ptr_eq(&known, topic))
     }
 
     /// Whether an offset can be a position at all.
@@ -182,7 +214,7 @@ impl Groups {
         topic: &str,
         partition: i32,
         wanted: &OffsetAndMetadata,
-    ) -> Result<Arc<str>> {
+    ) -> Result<Arc<TopicInner>> {
         let inner = self.topics.get(topic)?;
         if wanted.metadata.len() > OFFSET_METADATA_BYTES_MAX {
             let (group, topic, bytes) = (group.to_owned(), topic.to_owned(), wanted.metadata.len());
@@ -194,7 +226,7 @@ impl Groups {
         }
         // A crash must not take back what a group has read.
         log.wait_committed(wanted.offset, None)?;
-        Ok(inner.name.shared())
+        Ok(inner)
     }
 
     /// Whether `by` may commit these now. `wakes` are to be rung when no lock is held.
@@ -202,7 +234,7 @@ impl Groups {
         &self,
         cell: &GroupCell,
         by: By<'_>,
-        offsets: &[(&str, i32, OffsetAndMetadata)],
+        partitions: &[(&str, i32)],
         wakes: &mut Wakes,
     ) -> Result<()> {
         let version = self.topics.version();
@@ -211,8 +243,7 @@ impl Groups {
         // What was owned of a topic that was made anew since is another's.
         state.refresh(version, &|name| self.look(name));
         let By::Member(seat) = by else { return cell.check_empty(&state) };
-        let partitions = offsets.iter().map(|(topic, partition, _)| (*topic, *partition));
-        match state.check_owner(seat.no, seat.instance.as_deref(), partitions) {
+        match state.check_owner(seat.no, seat.instance.as_deref(), partitions.iter().copied()) {
             Err(gone) => Err(seat.error(gone)),
             Ok(Some((topic, partition))) => {
                 let (group, topic) = (cell.id.to_string(), topic.to_owned());
@@ -229,11 +260,21 @@ impl Groups {
         cell: &GroupCell,
         decide: impl Fn(&GroupOffsets) -> Result<Vec<Change>>,
     ) -> Result<usize> {
+        self.write_moved(Some(&cell.id))?;
+        self.rewrite_as_written(cell, decide)
+    }
+
+    /// As [`Groups::rewrite`], for what [`Groups::write_moved`] itself writes.
+    pub(super) fn rewrite_as_written(
+        &self,
+        cell: &GroupCell,
+        decide: impl Fn(&GroupOffsets) -> Result<Vec<Change>>,
+    ) -> Result<usize> {
         callback::check_outside("a change of a group's offsets")?;
         self.check_writable()?;
         let log = self.log_to_write(cell)?;
         loop {
-            let replay = self.settled(cell, &log)?;
+            let replay = self.as_written(cell, &log)?;
             let outcome = writing(cell, &log, |written| {
                 let replay = replay.lock();
                 if replay.next() < written.end_in(&log) {
@@ -301,15 +342,20 @@ impl Groups {
     }
 
     /// The replay of a log, with everything taken up that is committed.
-    fn replay(&self, log: &Arc<Log>) -> Result<Arc<Mutex<Replay>>> {
+    pub(super) fn replay(&self, log: &Arc<Log>) -> Result<Arc<Mutex<Replay>>> {
         let replay = Arc::clone(self.replays.lock().entry(log.partition()).or_default());
         replay.lock().catch_up(log)?;
         Ok(replay)
     }
 
-    /// As [`Groups::replay`], once everything is committed that the group wrote before the call.
+    /// As [`Groups::replay`], once everything is committed that the group wrote before the call, and what was moved
+    /// back of it.
     fn settled(&self, cell: &GroupCell, log: &Arc<Log>) -> Result<Arc<Mutex<Replay>>> {
-        self.write_moved()?;
+        self.write_moved(Some(&cell.id))?;
+        self.as_written(cell, log)
+    }
+
+    fn as_written(&self, cell: &GroupCell, log: &Arc<Log>) -> Result<Arc<Mutex<Replay>>> {
         let end = cell.commits.lock().end_in(log);
         if end > log.high_watermark() {
             log.wait_committed(end, None)?;
@@ -369,7 +415,9 @@ impl GroupPositions for Positions {
         let Some(log) = groups.log_of(group)? else { return Ok(None) };
         let replay = groups.replay(&log)?;
         let replay = replay.lock();
-        Ok(replay.committed(group, topic, partition)?.map(|value| value.offset))
+        let told = replay.committed(group, topic, partition)?.map(|value| value.offset);
+        // What is not written yet counts already: records behind it may be others than the group read.
+        Ok(told.map(|told| groups.moved_to(group, topic, partition).map_or(told, |to| to.min(told))))
     }
 }
 

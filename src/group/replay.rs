@@ -3,7 +3,8 @@
 //! Invariants:
 //! - The log is the truth: nothing comes in here but what was read from below the high watermark, in its order.
 //! - What a transaction wrote counts from its commit marker on, and never if it was aborted.
-//! - Damage is remembered: of an offset whose last record may lie in it nobody is told an older value, or none.
+//! - Damage is remembered: of an offset whose last record may lie in it nobody is told an older value, or none. A
+//!   record that is whole and names no group is no damage: it is nobody's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -189,14 +190,9 @@ impl Replay {
                 }
                 self.drop_if_empty(&group);
             }
-            // Whose offset it was is not known.
-            Some(Err(_)) => self.damage.push(Damage {
-                file: PathBuf::from(super::OFFSETS_TOPIC),
-                position: 0,
-                offsets: at..at + 1,
-            }),
-            // Of kinds that are not known here: others may know them (N23).
-            Some(Ok(Key::Other(_))) | None => {}
+            // Of kinds that are not known here: others may know them (N23). And whole records whose key is none: no
+            // offset is ever written under such a key.
+            Some(Ok(Key::Other(_)) | Err(_)) | None => {}
         }
     }
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::assignor::{Assignor, GroupSpec, MemberSpec, PartitionIndex, TopicSpec};
-use super::coordinator::{Coordinator, Member, MemberNo, Wakes};
+use super::coordinator::{Coordinator, Member, MemberNo, Named, Wakes};
 use super::slots::Place;
 use crate::sync::Arc;
 
 /// A question to an assignor, and what it takes to understand the answer.
 pub(crate) struct Plan {
     pub(super) assignor: Arc<dyn Assignor>,
+    pub(super) name: Arc<str>,
     pub(super) spec: GroupSpec,
     epoch: i32,
     /// The group's own index of each topic of the question.
@@ -29,36 +30,32 @@ pub(crate) enum Installed {
 }
 
 /// Whether some assignor of `one` is known to all `others`.
-pub(super) fn agree<'m>(
-    others: impl Iterator<Item = &'m [Arc<dyn Assignor>]>,
-    one: &[Arc<dyn Assignor>],
-) -> bool {
-    let mut common: Vec<&str> = one.iter().map(|assignor| assignor.name()).collect();
+pub(super) fn agree<'m>(others: impl Iterator<Item = &'m [Named]>, one: &[Named]) -> bool {
+    let mut common: Vec<&str> = one.iter().map(|assignor| &*assignor.name).collect();
     for other in others {
         common.retain(|name| knows(other, name));
     }
     !common.is_empty()
 }
 
-fn knows(assignors: &[Arc<dyn Assignor>], name: &str) -> bool {
-    assignors.iter().any(|assignor| assignor.name() == name)
+fn knows(assignors: &[Named], name: &str) -> bool {
+    assignors.iter().any(|assignor| &*assignor.name == name)
 }
 
 /// Each member votes for the first of its assignors that all know; the most votes win, the first member's among equals.
-fn choose(members: &[&Member]) -> Option<Arc<dyn Assignor>> {
-    let mut votes: Vec<(&Arc<dyn Assignor>, usize)> = Vec::new();
+fn choose<'m>(members: &[&'m Member]) -> Option<&'m Named> {
+    let mut votes: Vec<(&Named, usize)> = Vec::new();
     for member in members {
-        let all_know = |assignor: &&Arc<dyn Assignor>| {
-            members.iter().all(|other| knows(&other.joining.assignors, assignor.name()))
-        };
+        let all_know =
+            |assignor: &&Named| members.iter().all(|other| knows(&other.joining.assignors, &assignor.name));
         let vote = member.joining.assignors.iter().find(all_know)?;
-        match votes.iter_mut().find(|(voted, _)| voted.name() == vote.name()) {
+        match votes.iter_mut().find(|(voted, _)| voted.name == vote.name) {
             Some((_, count)) => *count += 1,
             None => votes.push((vote, 1)),
         }
     }
     // Of equal ones `max_by_key` takes the last.
-    votes.into_iter().rev().max_by_key(|(_, count)| *count).map(|(assignor, _)| Arc::clone(assignor))
+    votes.into_iter().rev().max_by_key(|(_, count)| *count).map(|(assignor, _)| assignor)
 }
 
 impl Coordinator {
@@ -73,7 +70,8 @@ impl Coordinator {
         let (nos, members): (Vec<MemberNo>, Vec<&Member>) =
             members.into_iter().map(|(no, m)| (*no, m)).unzip();
         // All members were found to have one in common when they joined.
-        let assignor = choose(&members)?;
+        let chosen = choose(&members)?;
+        let (assignor, name) = (Arc::clone(&chosen.assignor), Arc::clone(&chosen.name));
         let wanted: BTreeSet<&Arc<str>> =
             members.iter().flat_map(|member| member.joining.wanted.iter()).collect();
         // In the order of their names.
@@ -110,7 +108,7 @@ impl Coordinator {
         let topic_specs =
             topic_specs.map(|slot| TopicSpec { name: Arc::clone(&slot.name), partitions: slot.partitions });
         let spec = GroupSpec { topics: topic_specs.collect(), members: specs };
-        let plan = Plan { assignor, spec, epoch: self.epoch, topics, members: nos };
+        let plan = Plan { assignor, name, spec, epoch: self.epoch, topics, members: nos };
         self.set_planning(true, now, wakes);
         Some(plan)
     }
@@ -134,7 +132,7 @@ impl Coordinator {
         };
         let targets = plan.members.iter().zip(answer);
         let targets = targets.map(|(no, share)| (*no, share.iter().filter_map(place).collect())).collect();
-        self.assignor = Some(plan.assignor.name().into());
+        self.assignor = Some(Arc::clone(&plan.name));
         self.follow(targets, now, wakes);
         Installed::Followed
     }

@@ -10,6 +10,48 @@ use crate::sync::Ordering;
 const POLL: Duration = Duration::from_millis(100);
 const SESSION: Duration = Duration::from_millis(40);
 
+/// What comes in between, and at how many looks at the time from now.
+type Interruption = Option<(usize, Box<dyn FnOnce() + Send>)>;
+
+/// A clock that does something, once, when it is asked for the time of day.
+#[derive(Clone, Default)]
+pub(super) struct Interrupted(Arc<Mutex<Interruption>>);
+
+impl Interrupted {
+    pub(super) fn interrupt(&self, at: usize, what: impl FnOnce() + Send + 'static) {
+        *self.0.lock() = Some((at, Box::new(what)));
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.0.lock().is_none()
+    }
+}
+
+impl crate::Clock for Interrupted {
+    fn now_ms(&self) -> i64 {
+        let mut interruption = self.0.lock();
+        if let Some((at, _)) = &mut *interruption {
+            *at -= 1;
+        }
+        let due = interruption.take_if(|(at, _)| *at == 0);
+        drop(interruption);
+        if let Some((_, what)) = due {
+            what();
+        }
+        1_700_000_000_000
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+impl fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interrupted")
+    }
+}
+
 /// A coordinator, its topics and the time.
 struct Bench {
     group: Coordinator,
@@ -40,7 +82,7 @@ impl Bench {
             instance_id: instance.map(Arc::from),
             client_id: "c".into(),
             wanted: topics.iter().map(|topic| Arc::from(*topic)).collect(),
-            assignors: Arc::new([Arc::new(AssignmentStrategy::CooperativeSticky) as Arc<dyn Assignor>]),
+            assignors: Arc::new([Named::new(Arc::new(AssignmentStrategy::CooperativeSticky))]),
             max_poll_interval: POLL,
             session_timeout: SESSION,
             signal: Arc::default(),
@@ -312,8 +354,8 @@ fn a_static_member_that_stalls_has_both_times() {
 
 #[test]
 fn n2_an_assignor_is_one_that_all_know_and_most_want() {
-    let strategies = |names: &[AssignmentStrategy]| -> Arc<[Arc<dyn Assignor>]> {
-        names.iter().map(|strategy| Arc::new(*strategy) as Arc<dyn Assignor>).collect()
+    let strategies = |names: &[AssignmentStrategy]| -> Arc<[Named]> {
+        names.iter().map(|strategy| Named::new(Arc::new(*strategy))).collect()
     };
     use AssignmentStrategy::{Range, RoundRobin, Sticky};
     let mut bench = Bench::new();
@@ -466,4 +508,50 @@ fn who_holds_records_for_a_group_is_told_what_no_crash_takes_back() {
     assert_eq!(held(), Some(3), "it is not synced yet");
     consumer.commit_offsets([("t", 0, 6)]).unwrap();
     assert_eq!(held(), Some(6));
+}
+
+#[test]
+fn an_offset_of_a_topic_that_is_made_anew_in_the_middle_of_the_commit_is_not_the_new_ones() {
+    let clock = Interrupted::default();
+    let options = crate::Store::options().maintenance(crate::Maintenance::Manual).clock(clock.clone());
+    let store = options.disk(&crate::SimDisk::new(1)).open("/s").unwrap();
+    let make = |name: &str, store: &crate::Store| {
+        let topic = store.create_topic(name, crate::TopicConfig::default()).unwrap();
+        let records = (0..9).map(|_| crate::Record::to(&topic).value("v"));
+        topic.partition(0).unwrap().append(records, None, crate::Acks::All).unwrap();
+    };
+    ["t", "u"].into_iter().for_each(|name| make(name, &store));
+    let group = store.group("g");
+    group.commit_offsets([("u", 0, 1)]).unwrap();
+    let of_clock = store.clone();
+    // The first look is for the time of the commit, the second when the offsets were checked.
+    clock.interrupt(2, move || {
+        of_clock.delete_topic("t").unwrap();
+        make("t", &of_clock);
+    });
+    let error = group.commit_offsets([("t", 0, 7), ("u", 0, 2)]).unwrap_err();
+    assert!(clock.is_over());
+    assert!(matches!(error.kind(), ErrorKind::TopicDeleted { .. }), "{error}");
+    let told = group.committed().unwrap();
+    let told: Vec<_> = told.iter().map(|(at, told)| (&*at.topic, told.offset)).collect();
+    assert_eq!(told, [("u", 2)]);
+}
+
+#[test]
+fn groups_that_nobody_has_in_hand_take_no_memory_for_ever() {
+    let store = crate::Store::options().maintenance(crate::Maintenance::Manual);
+    let store = store.clock(crate::ManualClock::new(1)).disk(&crate::SimDisk::new(1)).open("/s").unwrap();
+    store.create_topic("t", crate::TopicConfig::default()).unwrap();
+    store.group("g").commit_offsets([("t", 0, 0)]).unwrap();
+    (0..100).for_each(|n| drop(store.group(&format!("g{n}")).describe().unwrap()));
+    let held = store.group("held").consumer().unwrap();
+    let groups = store.group("g").groups;
+    assert_eq!(groups.cells.lock().len(), 102);
+    groups.tick().unwrap();
+    assert_eq!(groups.cells.lock().keys().map(|id| &**id).collect::<Vec<_>>(), ["held"]);
+    drop(held);
+    groups.tick().unwrap();
+    assert!(groups.cells.lock().is_empty());
+    let told = store.group("g").committed().unwrap();
+    assert_eq!(told.len(), 1);
 }

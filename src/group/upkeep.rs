@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! - After a crash no group stands behind the end of a partition: an offset that does is moved back to the end before
-//!   anybody can append there, and durably before anybody is told an offset of the group. Of a partition that is opened
-//!   anew in use, to the end that was found, whatever is appended meanwhile.
+//!   anybody can append there, and durably before anybody is told an offset of the group: whoever tells one first
+//!   writes what was moved of it. Of a partition that is opened anew in use, to the end that was found, whatever is
+//!   appended meanwhile.
 //! - A topic that is made finds no offsets of an older one of its name.
 
 use std::time::Duration;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use super::expiry::{Expired, expired};
 use super::offsets::Change;
 use super::replay::GroupOffsets;
-use super::{GroupCell, Groups, OFFSETS_TOPIC};
-use crate::error::{Error, Result, each};
+use super::{GroupCell, Groups, MemberNo, OFFSETS_TOPIC};
+use crate::error::{Result, each};
 use crate::log::{PartitionReport, RecoveryEvent};
 use crate::sync::Arc;
 use crate::types::{Durability, Offset};
@@ -28,8 +29,10 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Upkeep {
     ticked_at: Duration,
     checked_at: Duration,
-    /// Offsets that lay behind the end of their partition, and are not written anew yet.
-    moved: Vec<Moved>,
+    /// Above that of every member of a group that is forgotten: no member's id comes again.
+    pub(super) next_no: MemberNo,
+    /// Offsets that lay behind the end of their partition; each stays here until it is written anew, durably.
+    moved: Vec<Arc<Moved>>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +46,7 @@ struct Moved {
 
 impl Upkeep {
     pub(super) fn new(now: Duration) -> Self {
-        Upkeep { ticked_at: now, checked_at: now, moved: Vec::new() }
+        Upkeep { ticked_at: now, checked_at: now, next_no: 0, moved: Vec::new() }
     }
 }
 
@@ -64,13 +67,18 @@ impl Groups {
         let has_offsets = self.has_offsets();
         let mut at: Option<Duration> = None;
         let mut sooner = |other: Duration| at = Some(at.map_or(other, |at| at.min(other)));
-        let mut unwritten = false;
+        let (mut unwritten, mut without_members) = (false, false);
         for cell in self.known_cells() {
             let state = cell.state.lock();
             unwritten |= state.unwritten;
+            without_members |= state.is_empty();
             state.next_look(now).into_iter().for_each(&mut sooner);
         }
         let upkeep = self.upkeep.lock();
+        if has_offsets && without_members {
+            // To forget them.
+            sooner(upkeep.ticked_at + CHECK_INTERVAL);
+        }
         if has_offsets && (unwritten || !upkeep.moved.is_empty()) {
             sooner(upkeep.ticked_at + RETRY);
         }
@@ -100,8 +108,21 @@ impl Groups {
         if !self.has_offsets() {
             return Ok(());
         }
-        let written = self.write_moved().and(each(cells.iter().map(|cell| self.write_members(cell))));
-        if check { written.and(self.expire_offsets()) } else { written }
+        let written = self.write_moved(None).and(each(cells.iter().map(|cell| self.write_members(cell))));
+        let kept = if check { written.and(self.expire_offsets()) } else { written };
+        drop(cells);
+        // What is known of them is written down, and found there again.
+        let mut forgotten = 0;
+        self.cells.lock().retain(|_, cell| {
+            let goes = Arc::strong_count(cell) == 1 && cell.is_idle();
+            if goes {
+                forgotten = forgotten.max(cell.state.lock().next_no);
+            }
+            !goes
+        });
+        let mut upkeep = self.upkeep.lock();
+        upkeep.next_no = upkeep.next_no.max(forgotten);
+        kept
     }
 
     /// Takes offsets back that are older than `offsets.retention.minutes`.
@@ -188,49 +209,94 @@ impl Groups {
                         events: vec![event],
                     });
                     let (group, topic) = (Arc::clone(&id), Arc::clone(topic));
-                    self.upkeep.lock().moved.push(Moved { group, topic, partition, from, to });
+                    let moved = Moved { group, topic, partition, from, to };
+                    self.upkeep.lock().moved.push(Arc::new(moved));
                 }
             }
         }
         // On a full disk it is tried again, and nobody is told an offset before.
-        let _ = self.write_moved();
+        let _ = self.write_moved(None);
         reports
     }
 
-    /// Writes offsets anew that were moved back.
-    pub(super) fn write_moved(&self) -> Result<()> {
-        let mut moved = std::mem::take(&mut self.upkeep.lock().moved);
-        while let Some(last) = moved.last() {
-            let group = Arc::clone(&last.group);
-            let of_group = |group: &GroupOffsets| {
-                let now = |moved: &Moved| {
-                    let mut known = group.offsets();
-                    let (_, _, value) = known.find(|(topic, partition, _)| {
-                        (*topic, *partition) == (&moved.topic, moved.partition)
-                    })?;
-                    (value.offset == moved.from).then(|| value.clone())
-                };
-                let mine = moved.iter().filter(|moved| moved.group == last.group);
-                let changes = mine.filter_map(|moved| {
-                    let value = super::codec::OffsetValue { offset: moved.to, ..now(moved)? };
-                    let (topic, partition) = (Arc::clone(&moved.topic), moved.partition);
-                    Some(Change::Offset { topic, partition, value: Some(value) })
-                });
-                Ok(changes.collect())
+    /// Writes offsets anew that were moved back, of all groups or of one.
+    pub(super) fn write_moved(&self, only: Option<&str>) -> Result<()> {
+        let mut moved = self.upkeep.lock().moved.clone();
+        moved.retain(|moved| only.is_none_or(|only| *moved.group == *only));
+        each(moved.chunk_by(|a, b| a.group == b.group).map(|of_group| self.write_moved_of(of_group)))
+    }
+
+    /// Writes these of one group. Two who are at the same ones do no harm: the second finds them written.
+    fn write_moved_of(&self, moved: &[Arc<Moved>]) -> Result<()> {
+        let Some(first) = moved.first() else { return Ok(()) };
+        let decide = |group: &GroupOffsets| {
+            let now = |moved: &Moved| {
+                let mut known = group.offsets();
+                let at = (&moved.topic, moved.partition);
+                let (_, _, value) = known.find(|(topic, partition, _)| (*topic, *partition) == at)?;
+                (value.offset == moved.from).then(|| value.clone())
             };
-            let written: Result<usize, Error> =
-                self.cell(&group).and_then(|cell| self.rewrite(&cell, of_group));
-            if let Err(error) = written {
-                self.upkeep.lock().moved.append(&mut moved);
-                return Err(error);
-            }
-            moved.retain(|moved| moved.group != group);
-        }
+            let changes = moved.iter().filter_map(|moved| {
+                let value = super::codec::OffsetValue { offset: moved.to, ..now(moved)? };
+                let (topic, partition) = (Arc::clone(&moved.topic), moved.partition);
+                Some(Change::Offset { topic, partition, value: Some(value) })
+            });
+            Ok(changes.collect())
+        };
+        self.rewrite_as_written(&*self.cell(&first.group)?, decide)?;
+        let is_done = |entry: &Arc<Moved>| moved.iter().any(|done| Arc::ptr_eq(done, entry));
+        self.upkeep.lock().moved.retain(|entry| !is_done(entry));
         Ok(())
+    }
+
+    /// Where an offset was moved to, while that is not written.
+    pub(super) fn moved_to(&self, group: &str, topic: &str, partition: i32) -> Option<Offset> {
+        let upkeep = self.upkeep.lock();
+        let is_it = |moved: &&Arc<Moved>| {
+            (&*moved.group, &*moved.topic, moved.partition) == (group, topic, partition)
+        };
+        upkeep.moved.iter().filter(is_it).map(|moved| moved.to).min()
     }
 }
 
 fn tombstones(offsets: Vec<(Arc<str>, i32)>) -> Vec<Change> {
     let tombstone = |(topic, partition)| Change::Offset { topic, partition, value: None };
     offsets.into_iter().map(tombstone).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::tests::Interrupted;
+    use crate::{Acks, Maintenance, Record, SimDisk, Store, TopicConfig};
+
+    #[test]
+    fn an_offset_that_was_moved_back_is_told_to_nobody_as_it_was_while_others_are_being_written() {
+        let clock = Interrupted::default();
+        let options = Store::options().maintenance(Maintenance::Manual).clock(clock.clone());
+        let store = options.disk(&SimDisk::new(1)).open("/s").unwrap();
+        let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+        let records = (0..9).map(|_| Record::to(&topic).value("v"));
+        topic.partition(0).unwrap().append(records, None, Acks::All).unwrap();
+        let groups = ["a", "b"].map(|id| store.group(id));
+        groups.iter().for_each(|group| group.commit_offsets([("t", 0, 9)]).unwrap());
+        let moved = |id: &str| {
+            let (group, topic) = (id.into(), "t".into());
+            Arc::new(Moved { group, topic, partition: 0, from: 9, to: 5 })
+        };
+        let [a, b] = groups;
+        a.groups.upkeep.lock().moved.extend([moved("b"), moved("a")]);
+
+        let told = |group: &crate::Group| group.committed().unwrap().first().map(|(_, told)| told.offset);
+        let (of_b, seen) = (b.clone(), Arc::new(crate::sync::Mutex::new(None)));
+        let see = Arc::clone(&seen);
+        // In the middle of the writing of `a`.
+        clock.interrupt(1, move || {
+            *see.lock() = of_b.committed().unwrap().first().map(|(_, told)| told.offset)
+        });
+        assert_eq!(told(&a), Some(5));
+        assert_eq!(*seen.lock(), Some(5));
+        assert_eq!(told(&b), Some(5));
+        assert!(a.groups.upkeep.lock().moved.is_empty());
+    }
 }

@@ -84,12 +84,13 @@ impl Group {
     /// As [`Group::run`], with other settings, and a consumer of this group that was subscribed as you like: to topics
     /// by pattern, from the beginning, as a static member.
     ///
-    /// The pool owns the consumer, and its rebalance listener.
+    /// The pool owns the consumer, and its rebalance listener. Partitions that the consumer has already are read on
+    /// from its positions, paused or not; what it returned before is the caller's, and counts as done.
     ///
     /// # Errors
-    /// As [`Group::run`]; [`ErrorKind::InvalidConfig`] also for a consumer that commits by itself, and for settings
-    /// that contradict each other; [`ErrorKind::NoGroup`]: a consumer of no group; [`ErrorKind::UnknownTopic`]: the
-    /// dead-letter topic does not exist.
+    /// As [`Group::run`]; [`ErrorKind::InvalidConfig`] also for a consumer that commits by itself, is of another group
+    /// or did not subscribe, and for settings that contradict each other; [`ErrorKind::NoGroup`]: a consumer of no
+    /// group; [`ErrorKind::UnknownTopic`]: the dead-letter topic does not exist.
     pub fn run_with<H>(&self, consumer: Consumer, config: PoolConfig, handler: H) -> Result<WorkerPool>
     where
         H: Fn(RecordRef<'_>) -> Result<(), HandlerError> + Send + Sync + 'static,
@@ -194,7 +195,7 @@ impl WorkerPool {
         handler: Arc<Handler>,
         name: &'static str,
     ) -> Result<WorkerPool> {
-        consumer.check_commits_by_hand()?;
+        consumer.check_commits_by_hand(group)?;
         let dead_letters = match &config.on_error {
             OnError::DeadLetter(topic) => Some(DeadLetters::new(group, topic, name)?),
             _ => None,

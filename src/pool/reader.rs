@@ -3,6 +3,7 @@
 //! It polls whatever the handlers do, so a slow one costs no partition: the pool is alive as long as this thread is.
 //!
 //! Invariants:
+//! - The schedule knows every partition that the consumer has: what a poll returns is taken in, or the pool ends.
 //! - What is committed of a partition is its lowest offset that is not done, never more.
 //! - A partition is given back after what was in hand of it is done and committed, or its time for that is up.
 
@@ -29,7 +30,9 @@ impl Reader {
     pub(super) fn new(shared: &Arc<Shared>, mut consumer: Consumer) -> Self {
         consumer.on_rebalance(Listener(Arc::clone(shared)));
         let committed_at = shared.clock.monotonic();
-        Reader { shared: Arc::clone(shared), consumer, committed_at }
+        let mut reader = Reader { shared: Arc::clone(shared), consumer, committed_at };
+        reader.take_over();
+        reader
     }
 
     /// Until the pool stops; then waits for what is in hand, commits it and leaves the group.
@@ -41,7 +44,17 @@ impl Reader {
         }
         let all = self.shared.schedule(|schedule| schedule.names());
         self.shared.quiet(&all, None);
-        let committed = commit(&self.shared, &mut self.consumer, None);
+        let committed = match commit(&self.shared, &mut self.consumer, None) {
+            Err(error) if is_topic_gone(error.kind()) => {
+                self.shared.note(&error);
+                let store = self.shared.group.store();
+                let mut there = all;
+                there.retain(|name| store.topic(&name.topic).is_ok());
+                // Of the others nothing may be hidden by that.
+                commit(&self.shared, &mut self.consumer, Some(&there))
+            }
+            committed => committed,
+        };
         if let Err(error) = committed.and(self.consumer.close()) {
             self.shared.fail(error);
         }
@@ -54,7 +67,7 @@ impl Reader {
             self.pause_and_resume()?;
             let timeout = self.commit_if_due()?;
             match self.consumer.poll(timeout) {
-                Ok(records) => self.take_in(&records),
+                Ok(records) => self.take_in(&records)?,
                 Err(error) => match error.kind() {
                     // It re-joins with the next poll; the listener heard of what was lost.
                     ErrorKind::Woken | ErrorKind::RemovedFromGroup { .. } => {}
@@ -65,11 +78,26 @@ impl Reader {
         Ok(())
     }
 
-    fn take_in(&mut self, records: &Records) {
+    /// Takes over what was assigned before there was a listener to hear of it.
+    fn take_over(&mut self) {
+        let name = |(topic, partition): (&str, i32)| TopicPartition { topic: topic.into(), partition };
+        let names: Vec<TopicPartition> = self.consumer.assignment().map(name).collect();
+        self.shared.change(|schedule| names.iter().for_each(|name| schedule.assign(name, None)));
+        for name in &names {
+            // What is assigned can be resumed.
+            let _ = self.consumer.resume(&name.topic, name.partition);
+        }
+        self.look_where_reading_goes_on(names);
+    }
+
+    fn take_in(&mut self, records: &Records) -> Result<()> {
         let mut read = Vec::new();
         for (topic, partition, records) in records.by_partition() {
             let name = TopicPartition { topic: topic.into(), partition };
-            self.shared.change(|schedule| schedule.give(&name, records.shared()));
+            if !self.shared.change(|schedule| schedule.give(&name, records.shared())) {
+                // To go on would be to lose them.
+                return Err(ErrorKind::NotAssigned { topic: topic.to_owned(), partition }.into());
+            }
             read.push(name);
         }
         if records.is_empty() {
@@ -77,6 +105,7 @@ impl Reader {
             read = self.shared.schedule(|schedule| schedule.idle());
         }
         self.look_where_reading_goes_on(read);
+        Ok(())
     }
 
     fn look_where_reading_goes_on(&mut self, partitions: Vec<TopicPartition>) {
@@ -90,11 +119,15 @@ impl Reader {
 
     fn pause_and_resume(&mut self) -> Result<()> {
         let (pause, resume) = self.shared.schedule(|schedule| schedule.flow());
-        for name in pause {
-            self.consumer.pause(&name.topic, name.partition)?;
-        }
-        for name in resume {
-            self.consumer.resume(&name.topic, name.partition)?;
+        let paused = pause.iter().map(|name| self.consumer.pause(&name.topic, name.partition));
+        let mut answers: Vec<Result<()>> = paused.collect();
+        answers.extend(resume.iter().map(|name| self.consumer.resume(&name.topic, name.partition)));
+        for answer in answers {
+            match answer {
+                // Its topic was deleted, which the consumer saw first: the listener will hear of it.
+                Err(error) if matches!(error.kind(), ErrorKind::NotAssigned { .. }) => {}
+                answer => answer?,
+            }
         }
         Ok(())
     }
@@ -120,13 +153,11 @@ impl Reader {
 
 /// The partition is somebody else's by now, or is gone: the next poll tells.
 fn goes_on(kind: &ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::RemovedFromGroup { .. }
-            | ErrorKind::NotOwner { .. }
-            | ErrorKind::UnknownTopic { .. }
-            | ErrorKind::TopicDeleted { .. }
-    )
+    matches!(kind, ErrorKind::RemovedFromGroup { .. } | ErrorKind::NotOwner { .. }) || is_topic_gone(kind)
+}
+
+fn is_topic_gone(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::UnknownTopic { .. } | ErrorKind::TopicDeleted { .. })
 }
 
 /// Commits what is done, of these partitions only if any are given.
@@ -189,5 +220,39 @@ impl RebalanceListener for Listener {
     fn lost(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) -> Result<()> {
         self.0.change(|schedule| partitions.iter().for_each(|name| schedule.forget(name)));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::config::PoolConfig;
+    use crate::{Acks, Record, Store, TopicConfig};
+
+    #[test]
+    fn a_partition_whose_topic_the_consumer_saw_go_first_ends_no_pool() {
+        let store = Store::in_memory().unwrap();
+        let topic = store.create_topic("t", TopicConfig::default()).unwrap();
+        let partition = topic.partition(0).unwrap();
+        partition.append((0..9).map(|_| Record::to(&topic).value("v")), None, Acks::All).unwrap();
+        let group = store.group("g");
+        let mut consumer = group.consumer().unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        let config = PoolConfig::default().buffered_records(4);
+        let shared = Arc::new(Shared::new(&group, config, group.store().clock(), None, consumer.waker()));
+        let mut reader = Reader::new(&shared, consumer);
+        let name = TopicPartition::new("t", 0);
+        let records = partition.read(0, 1 << 20).unwrap();
+        shared.change(|schedule| {
+            schedule.assign(&name, None);
+            assert!(schedule.give(&name, records.iter().shared()));
+        });
+        assert!(reader.pause_and_resume().is_ok(), "it is to be paused, and the consumer has it no more");
+        shared.change(|schedule| {
+            while let Some(task) = schedule.take(Duration::ZERO) {
+                schedule.finish(&task);
+            }
+        });
+        assert!(reader.pause_and_resume().is_ok(), "and to be read on");
     }
 }

@@ -125,10 +125,14 @@ impl Schedule {
         self.partitions.insert(self.next_assignment, progress);
     }
 
-    /// Takes in records of one partition, in their order.
-    pub(super) fn give(&mut self, name: &TopicPartition, records: impl Iterator<Item = SharedRecord>) {
-        let Some(&assignment) = self.assigned.get(name) else { return };
-        let Some(progress) = self.partitions.get_mut(&assignment) else { return };
+    /// Takes in records of one partition, in their order. `false`: it is not assigned, and none was taken.
+    pub(super) fn give(
+        &mut self,
+        name: &TopicPartition,
+        records: impl Iterator<Item = SharedRecord>,
+    ) -> bool {
+        let Some(&assignment) = self.assigned.get(name) else { return false };
+        let Some(progress) = self.partitions.get_mut(&assignment) else { return false };
         for shared in records {
             let record = shared.record();
             let offset = record.offset();
@@ -146,6 +150,7 @@ impl Schedule {
             progress.position = Some(offset + 1);
             progress.open += 1;
         }
+        true
     }
 
     /// Where reading goes on in a partition, behind what was given in.

@@ -1,5 +1,9 @@
 //! One thread of a pool: takes a record, calls the handler, decides what becomes of it.
+//!
+//! Invariants:
+//! - Whatever of the user's panics, the record in hand is settled: who waits for it is not left waiting.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::config::OnError;
@@ -7,7 +11,7 @@ use super::dead_letter::Failed;
 use super::handler::HandlerError;
 use super::schedule::Task;
 use super::shared::{Failure, Next, Outcome, Shared};
-use crate::{ErrorKind, RecordRef};
+use crate::{Error, ErrorKind, RecordRef};
 
 /// What a pool calls for each record.
 pub(super) type Handler = dyn Fn(RecordRef<'_>) -> Result<(), HandlerError> + Send + Sync;
@@ -15,9 +19,22 @@ pub(super) type Handler = dyn Fn(RecordRef<'_>) -> Result<(), HandlerError> + Se
 pub(super) fn run(shared: &Shared, thread: usize, handler: &Handler) {
     let mut last = None;
     while let Some(task) = shared.next(thread, last.take()) {
-        let outcome = handle(shared, thread, &task, handler);
+        // The user's errors may panic as well, in what they say and when they go.
+        let work = AssertUnwindSafe(|| handle(shared, thread, &task, handler));
+        let outcome = catch_unwind(work).unwrap_or_else(|payload| stop(shared, &task, payload));
         last = Some((task, outcome));
     }
+}
+
+/// What becomes of a record whose error panicked: it is not known whether that is done with, so the pool stops.
+fn stop(shared: &Shared, task: &Task, payload: Box<dyn Any + Send>) -> Outcome {
+    let text = HandlerError::panicked(&*payload).to_string();
+    // Its drop is the user's, too.
+    std::mem::forget(payload);
+    let why = format!("its error panicked: {text}");
+    let attempts = task.failures.saturating_add(1);
+    let next = Next::Stop(failed(shared, task.record.record(), attempts, why.clone()));
+    Outcome::Failed(Failure { text: why, permanent: false, panicked: true, next })
 }
 
 fn handle(shared: &Shared, thread: usize, task: &Task, handler: &Handler) -> Outcome {
@@ -44,19 +61,6 @@ fn give_up(
     attempts: u32,
     error: &HandlerError,
 ) -> Next {
-    let failed = || {
-        Next::Stop(
-            ErrorKind::HandlerFailed {
-                group: shared.group.id().to_owned(),
-                topic: record.topic().to_owned(),
-                partition: record.partition(),
-                offset: record.offset(),
-                attempts,
-                why: error.to_string(),
-            }
-            .into(),
-        )
-    };
     match (&shared.config.on_error, &shared.dead_letters) {
         (OnError::Skip, _) => Next::Skip,
         // A pool that reads its own dead letters would go round for ever.
@@ -66,6 +70,18 @@ fn give_up(
                 Err(error) => Next::Stop(error),
             }
         }
-        _ => failed(),
+        _ => Next::Stop(failed(shared, record, attempts, error.to_string())),
     }
+}
+
+fn failed(shared: &Shared, record: RecordRef<'_>, attempts: u32, why: String) -> Error {
+    ErrorKind::HandlerFailed {
+        group: shared.group.id().to_owned(),
+        topic: record.topic().to_owned(),
+        partition: record.partition(),
+        offset: record.offset(),
+        attempts,
+        why,
+    }
+    .into()
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::OFFSETS_TOPIC;
 use crate::limits::GATHER_BYTES;
 use crate::log::{Identity, callback};
 use crate::record::BatchBuilder;
@@ -175,6 +176,7 @@ impl Producer {
     ///
     /// # Errors
     /// The record is still the caller's: [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`],
+    /// [`ErrorKind::InvalidTopic`] for the topic of committed offsets,
     /// [`ErrorKind::RecordTooLarge`], [`ErrorKind::BufferFull`], [`ErrorKind::StoreFull`], [`ErrorKind::Poisoned`],
     /// [`ErrorKind::Closed`], [`ErrorKind::ProducerFenced`]. Of a producer with a name also the error of the first
     /// record of that partition that was not stored: nothing is stored behind it.
@@ -320,6 +322,16 @@ impl fmt::Debug for Producer {
     }
 }
 
+/// Refuses the topic of offsets: groups alone write there.
+#[inline]
+fn check_user_topic(topic: &TopicInner) -> Result<()> {
+    if topic.name.as_str() != OFFSETS_TOPIC {
+        return Ok(());
+    }
+    let why = "only groups write there: commit with a consumer, or with Group::commit_offsets";
+    Err(ErrorKind::InvalidTopic { topic: OFFSETS_TOPIC.to_owned(), why }.into())
+}
+
 impl Core {
     #[inline]
     fn send(&self, topic: &Arc<TopicInner>, record: Record<'_>) -> Result<Delivery> {
@@ -331,6 +343,7 @@ impl Core {
         if bytes > shared.config.max_request_size {
             return Err(too_large(bytes, shared.config.max_request_size));
         }
+        check_user_topic(topic)?;
         let new = || TopicLanes::new(&self.shared, topic);
         let lanes = self.by_topic.get_or_init(topic.index, new).ok_or(ErrorKind::Closed)?;
         let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());

@@ -59,14 +59,15 @@ impl Partition {
     /// `compression` and `max.request.size`; a writer has no name.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`], also for one with a name; [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`],
-    /// [`ErrorKind::ReadOnly`].
+    /// [`ErrorKind::InvalidConfig`], also for one with a name; [`ErrorKind::InvalidTopic`] for the topic of committed
+    /// offsets; [`ErrorKind::CodecMissing`], [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`].
     pub fn writer(&self, config: ProducerConfig) -> Result<Writer> {
         config.validate()?;
         if let Some(name) = &config.name {
             let (value, why) = (name.to_string(), "a writer has no name: use a producer");
             return Err(ErrorKind::InvalidConfig { name: "producer.name", value, why }.into());
         }
+        super::check_user_topic(&self.topic().inner)?;
         let log = self.log()?;
         log.check_writable()?;
         let identity = config.is_idempotent().then(Identity::random).transpose()?;
