@@ -632,3 +632,40 @@ fn what_clients_send_until_they_know_is_stored_once_and_in_order() {
         assert!(done.is_ok(), "replay with LOGSTEAD_SEED={seed}");
     }
 }
+
+// ───────── two threads at one file
+
+#[test]
+fn a_roll_behind_the_sync_of_the_first_aborted_transaction_leaves_it_durable() {
+    let (disk, bench) = on_sim(1);
+    let index = bench.path(&name::txn_index(0));
+    let rolling: Arc<OnceLock<Arc<Log>>> = Arc::default();
+    let hook = {
+        let (disk, index, rolling) = (disk.clone(), index.clone(), Arc::clone(&rolling));
+        let once = AtomicBool::new(false);
+        Box::new(move || {
+            let is_synced = disk.read_file(&index).is_ok_and(|bytes| !bytes.is_empty());
+            if let Some(log) = rolling.get().filter(|_| is_synced && !once.swap(true, Ordering::SeqCst)) {
+                log.roll_active().unwrap();
+            }
+        })
+    };
+    let hooked = Bench { storage: Arc::new(Hooked { disk: disk.clone(), hook }), ..bench };
+    let (log, _) = hooked.open(&page_cache());
+    log.sync_all().unwrap();
+    put_some(&log, in_transaction(1, 0), 2).unwrap();
+    put(&log, end_of(1, Abort)).unwrap();
+    rolling.set(Arc::clone(&log)).unwrap();
+    log.sync_everything().unwrap();
+    assert_eq!(segments(&log), [0, 3]);
+    append(&log, 1);
+    log.sync_everything().unwrap();
+    let hints = OpenHints { recovery_point: Some(4), contiguous: true, ..OpenHints::default() };
+    for seed in 0..30 {
+        let (root, clock) = (hooked.root.clone(), hooked.clock.clone());
+        let bench = Bench { storage: Arc::new(disk.crash(seed)), root, clock, _home: None };
+        let (log, _) = bench.open_with(&page_cache(), hints.clone());
+        assert_eq!(aborted(&log), [(1, 0, 2, 3)], "{seed}");
+        assert_eq!(committed_offsets(&log), [3], "{seed}");
+    }
+}
