@@ -260,6 +260,67 @@ fn a_snapshot_above_the_end_of_what_a_crash_left_is_gone_for_good() {
     }
 }
 
+/// Takes away what lies below `to`, as retention does.
+fn cut_front(log: &Arc<Log>, to: Offset) {
+    let plan = log.plan_to(to).unwrap();
+    let _names = log.lock_names(true).unwrap().unwrap();
+    log.begin_move(plan).unwrap();
+    log.publish_start(to);
+    let (gone, removed) = log.remove_front(plan);
+    removed.unwrap();
+    assert!(gone.segments > 0);
+}
+
+#[test]
+fn an_open_transaction_outlives_the_segments_that_tell_of_it_whatever_became_of_the_rolls_snapshot() {
+    for full in [false, true] {
+        let (disk, bench) = on_sim(1);
+        let (log, _) = bench.open(&page_cache());
+        put_some(&log, in_transaction(1, 0), 2).unwrap();
+        log.sync_all().unwrap();
+        // The snapshot of the roll is not written, or not synced.
+        disk.set_capacity(full.then_some(0));
+        log.roll_active().unwrap();
+        disk.set_capacity(None);
+        assert_eq!(snapshots(&bench), if full { vec![] } else { vec![2] });
+        cut_front(&log, 2);
+        for seed in 0..30 {
+            let (root, clock) = (bench.root.clone(), bench.clock.clone());
+            let bench = Bench { storage: Arc::new(disk.crash(seed)), root, clock, _home: None };
+            let hints = OpenHints { log_start: Some(2), contiguous: true, ..OpenHints::default() };
+            let (log, _) = bench.open_with(&page_cache(), hints);
+            assert_eq!(known(&log), [(1, 1, 1)], "{seed}");
+            assert_eq!(log.describe_producers().unwrap()[0].1.txn_first, Some(0), "{seed}");
+        }
+    }
+}
+
+#[test]
+fn producers_whose_records_are_gone_are_known_though_younger_snapshots_lie_behind_what_is_proven() {
+    let (disk, bench) = on_sim(1);
+    let (log, _) = bench.open(&page_cache());
+    put_some(&log, in_transaction(1, 0), 2).unwrap();
+    log.roll_active().unwrap();
+    put_some(&log, sent(2, 0), 1).unwrap();
+    log.roll_active().unwrap();
+    put_some(&log, sent(2, 1), 1).unwrap();
+    cut_front(&log, 2);
+    assert_eq!(snapshots(&bench), [2, 3]);
+    log.sync_all().unwrap();
+    for (seed, recovery_point) in (0..10).flat_map(|seed| [2, 3, 4].map(|point| (seed, point))) {
+        let (root, clock) = (bench.root.clone(), bench.clock.clone());
+        let bench = Bench { storage: Arc::new(disk.crash(seed)), root, clock, _home: None };
+        let hints = OpenHints {
+            log_start: Some(2),
+            recovery_point: Some(recovery_point),
+            contiguous: true,
+            ..OpenHints::default()
+        };
+        let (log, _) = bench.open_with(&page_cache(), hints);
+        assert_eq!(known(&log), [(1, 1, 1), (2, 1, 3)], "{seed}, proven up to {recovery_point}");
+    }
+}
+
 // ───────── I: transactions
 
 fn aborted(log: &Log) -> Vec<(i64, Offset, Offset, Offset)> {
