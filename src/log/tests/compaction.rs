@@ -766,6 +766,45 @@ fn g14_the_last_renames_are_made_up_for() {
 }
 
 #[test]
+fn whatever_a_crash_keeps_of_the_last_renames_the_new_segment_has_all_of_its_files() {
+    let disk = SimDisk::new(1);
+    let bench = Bench::new(Arc::new(disk.clone()), None);
+    for dir in ["/", "/s"] {
+        bench.storage.sync_dir(Path::new(dir)).unwrap();
+    }
+    let (log, _) = bench.open(&compacted());
+    let mut writer = Writer::transactional(1);
+    writer.put(&log, &["0", "1"]);
+    writer.end(&log, ControlType::Abort);
+    puts(&log, &["2", "3", "2"]);
+    log.roll_active().unwrap();
+    puts(&log, &["4"]);
+    log.sync_all().unwrap();
+    let old = keys(&log);
+    disk.record_states(true);
+    try_compact(&log, 1 << 20).unwrap().unwrap();
+    let new = keys(&log);
+    let files = [name::digest(0), name::txn_index(0)];
+    let whole = files.each_ref().map(|name| bench.read(name).unwrap());
+    let mut ended = 0;
+    for point in disk.crash_points() {
+        for disk in point.states(64, 1) {
+            let (root, clock) = (bench.root.clone(), bench.clock.clone());
+            let bench = Bench { storage: Arc::new(disk), root, clock, _home: None };
+            let (log, _) = bench.open(&compacted());
+            let found = keys(&log);
+            assert!(found == old || found == new, "{found:?}");
+            if found == new {
+                ended += 1;
+                let found = files.each_ref().map(|name| bench.read(name).unwrap_or_default());
+                assert_eq!(found, whole, "before operation {}: {:?}", point.op(), bench.names());
+            }
+        }
+    }
+    assert!(ended > 20, "{ended}");
+}
+
+#[test]
 fn g15_what_is_left_of_the_old_ones_is_removed() {
     let halves = halves();
     halves.opens_as(&halves.lay(Some(".deleted"), |_| Some("")), true);
