@@ -367,6 +367,37 @@ fn a_file_sent_again_after_any_crash_is_there_line_by_line() {
     }
 }
 
+/// An import that runs once a month, in a topic of which retention takes all meanwhile: the power goes at any moment
+/// of that.
+#[test]
+fn what_a_name_stored_is_known_when_retention_took_it_and_the_power_goes() {
+    let (sim, clock) = (SimDisk::new(seed()), ManualClock::new(1_700_000_000_000));
+    let store = manual(&clock).disk(&sim).open(DIR).unwrap();
+    let config = TopicConfig::default().segment_bytes(600).retention_ms(3_600_000);
+    store.create_topic("lines", config).unwrap();
+    let named = || producer_config(Acks::All).batch_size(150).producer_name("import");
+    let producer = store.producer_with(named()).unwrap();
+    for number in 0..20 {
+        producer.send(Record::to("lines").value(&value(1, number, 60))).unwrap();
+    }
+    producer.close().unwrap();
+    clock.advance(Duration::from_secs(7_200));
+    sim.record_states(true);
+    assert!(store.run_retention_now().unwrap().segments > 1);
+    let mut points = sim.crash_points();
+    // And at last, when nothing more happens.
+    store.create_topic("other", TopicConfig::default()).unwrap();
+    points.extend(sim.crash_points());
+    assert!(points.len() > 10, "{}", points.len());
+    for point in points {
+        for disk in point.states(16, 1) {
+            let store = manual(&clock).disk(&disk).open(DIR).unwrap();
+            let last = store.producer_with(named()).unwrap().last_offset("lines", 0).unwrap();
+            assert_eq!(last, Some(19), "before operation {}", point.op());
+        }
+    }
+}
+
 /// A write that fails, and can not be taken back, leaves open what the device has. The writer sends the same batches
 /// again, and those that are there after all are not stored twice.
 #[test]

@@ -9,10 +9,11 @@
 //! - Nothing is cut below what readers may see of a live segment, and never below the committed end.
 //! - A failed sync poisons the log; it is not retried.
 //! - A segment below the one that the remembered recovery point lies in has complete indexes on disk.
-//! - Lock order: `names` → leadership → lane (above) → `tail` → `producers` → segment list → bell. `flush` is never
-//!   held while one of them is taken.
+//! - Lock order: a running compaction → `names` → leadership → lane (above) → `tail` → `producers` → segment list →
+//!   bell. `flush` is never held while one of them is taken.
 //! - Names of segments are taken away, or given to other bytes, under `names` and only while the log is open: nobody
-//!   touches files that belong to the next log of this directory.
+//!   touches files that belong to the next log of this directory. Who closes a log, or gives it up, waits for its
+//!   compaction too, which writes files beside it.
 
 mod alter;
 mod append;
@@ -456,7 +457,8 @@ impl Log {
             }
             Arc::clone(&tail.active)
         };
-        // A removal or a swap that goes on ends first; none is begun any more.
+        // A compaction, a removal or a swap that goes on ends first; none is begun any more.
+        self.compaction.wait();
         drop(self.names.lock());
         let synced = self.sync_everything();
         self.flush.forget_sources();
@@ -484,6 +486,7 @@ impl Log {
                 self.rolled.wait(&mut tail);
             }
         }
+        self.compaction.wait();
         drop(self.names.lock());
         // Who leads has files in hand.
         drop(self.lead_until(None));

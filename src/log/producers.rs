@@ -6,8 +6,9 @@
 //! Invariants:
 //! - Nothing is appended before they are read, and a batch is taken in before it is published: who sees it sees what it
 //!   belongs to.
-//! - A snapshot is a hint: one that is missing, cut or wrong is made up for by the log. What lies above the end of a
-//!   log that is opened is gone, durably, before anything is appended.
+//! - A snapshot is a hint: one that is missing, cut or wrong is made up for by the log. Where the front of the log
+//!   goes, the one at its new front is durable before. What lies above the end of a log that is opened is gone,
+//!   durably, before anything is appended.
 //! - `producers` is locked behind `tail` and before the segment list.
 
 use std::collections::{BTreeSet, HashMap};
@@ -381,21 +382,49 @@ impl Log {
             }
             (state.end(), snapshot::encode(state))
         };
+        self.write_snapshot(at, &bytes, sync)
+    }
+
+    fn write_snapshot(&self, at: Offset, bytes: &[u8], sync: bool) -> Result<()> {
         let (storage, path) = (&self.context.storage, self.dir.join(name::snapshot(at)));
         let written = storage.open(&path, Open::Truncate).and_then(|file| match sync {
             true => {
-                file.write_at(&bytes, 0)?;
+                file.write_at(bytes, 0)?;
                 file.sync_data()?;
                 storage.sync_dir(&self.dir)
             }
             // A crash may take it: then the one before it is read, and more of the log.
-            false => file.write_hint(&bytes, 0),
+            false => file.write_hint(bytes, 0),
         });
-        match written {
-            Ok(()) => drop(self.producers.lock().snapshots.insert(at)),
-            Err(_) => drop(storage.remove_file(&path)),
+        if written.is_err() {
+            let _ = storage.remove_file(&path);
         }
+        let mut producers = self.producers.lock();
+        let _ =
+            if written.is_ok() { producers.snapshots.insert(at) } else { producers.snapshots.remove(&at) };
         written
+    }
+
+    /// Makes durable what is known of producers as of `first`, where segments in front of it are about to go: then
+    /// nothing else says it. The producers must have been read.
+    pub(super) fn keep_producers(&self, first: Offset) -> Result<()> {
+        if !self.would_miss_snapshot() {
+            return Ok(());
+        }
+        match self.snapshot_at(first)? {
+            Some(bytes) => self.write_snapshot(first, &bytes, true),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether somebody would miss a snapshot: only who goes on under its id after a restart. Nothing else is lost with
+    /// it.
+    fn would_miss_snapshot(&self) -> bool {
+        let producers = self.producers.lock();
+        let would_miss = |(id, entry): (i64, &ProducerEntry)| {
+            entry.txn_first.is_some() || !self.contiguous || self.context.names.is_named(id)
+        };
+        producers.state.as_ref().is_some_and(|state| state.entries().any(would_miss))
     }
 
     /// The snapshot of an orderly stop.
@@ -405,16 +434,7 @@ impl Log {
         if !clean && self.ready_producers().is_err() {
             return;
         }
-        // Only who goes on under its id after a restart misses it. Nothing else is lost with it.
-        let wanted = {
-            let producers = self.producers.lock();
-            let Some(state) = &producers.state else { return };
-            let is_wanted = |id, entry: &ProducerEntry| {
-                entry.txn_first.is_some() || !self.contiguous || self.context.names.is_named(id)
-            };
-            state.entries().any(|(id, entry)| is_wanted(id, entry))
-        };
-        let _ = self.take_snapshot(wanted);
+        let _ = self.take_snapshot(self.would_miss_snapshot());
     }
 
     /// The state as of an earlier end, encoded; `None`: nobody has asked for it since a clean stop.

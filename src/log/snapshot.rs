@@ -95,8 +95,8 @@ impl Fields<'_> {
 }
 
 /// Which of the snapshots at these offsets go when a log of these segments is opened that starts and ends there
-/// (Kafka's `removeStraySnapshots` and `truncateAndReload`). One at or below the start stays while there is no younger
-/// one: it knows producers whose records are gone.
+/// (Kafka's `removeStraySnapshots` and `truncateAndReload`). The youngest at or below the start stays: it knows
+/// producers whose records are gone, and the younger ones may be torn, or lie where nothing is proven.
 pub(crate) fn to_remove(
     snapshots: &BTreeSet<Offset>,
     bases: &BTreeSet<Offset>,
@@ -109,8 +109,8 @@ pub(crate) fn to_remove(
     let at_close = snapshots.iter().filter(is_there).rfind(|offset| !bases.contains(offset));
     let at_close = at_close.filter(|offset| **offset > last_base);
     let of_log = |offset: &&Offset| is_there(offset) && (bases.contains(offset) || at_close == Some(offset));
-    let newest = snapshots.iter().rfind(of_log);
-    let kept = |offset: &&Offset| of_log(offset) && (**offset > log_start || newest == Some(offset));
+    let at_start = snapshots.iter().filter(|offset| **offset <= log_start).rfind(of_log);
+    let kept = |offset: &&Offset| of_log(offset) && (**offset > log_start || at_start == Some(offset));
     snapshots.iter().filter(|offset| !kept(offset)).copied().collect()
 }
 
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn h12_snapshots_outside_of_the_log_go() {
         let all = BTreeSet::from([1, 2, 3, 4, 5]);
-        assert_eq!(to_remove(&all, &all, 1, 3), [1, 4, 5]);
+        assert_eq!(to_remove(&all, &all, 2, 4), [1, 5]);
     }
 
     #[test]

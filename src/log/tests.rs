@@ -112,6 +112,61 @@ impl Bench {
     }
 }
 
+/// A disk that runs `hook` inside each of its directory syncs, as another thread might.
+struct Hooked {
+    disk: SimDisk,
+    hook: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooked")
+    }
+}
+
+impl Storage for Hooked {
+    fn list(&self, dir: &Path) -> Result<Vec<crate::storage::Entry>> {
+        self.disk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> Result<()> {
+        self.disk.create_dir(dir)
+    }
+
+    fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>> {
+        self.disk.open(path, how)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> Result<bool> {
+        self.disk.hard_link(from, to)
+    }
+
+    fn canonical(&self, path: &Path) -> Result<PathBuf> {
+        self.disk.canonical(path)
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<()> {
+        self.disk.remove_file(path)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> Result<()> {
+        self.disk.remove_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        (self.hook)();
+        self.disk.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn crate::storage::LockGuard>> {
+        self.disk.lock(path)
+    }
+}
+
 /// Runs a case on the simulated disk and on the real one.
 fn each(case: impl Fn(&Bench)) {
     case(&Bench::new(Arc::new(SimDisk::new(1)), None));

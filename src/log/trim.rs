@@ -3,6 +3,7 @@
 //! Invariants:
 //! - A start is durable, in both files that tell it, before readers see it, and they see it before anything is
 //!   unlinked.
+//! - What is known of producers that somebody would miss is durable, as of the first segment that stays, before.
 //! - Only closed, synced segments go, that are committed. What takes their place as the active one has a durable name.
 //! - Who reads in a segment that goes reads on: its file is held open, and its space given back when the last one lets
 //!   go.
@@ -107,6 +108,8 @@ impl Log {
     /// What a start at `to` takes.
     pub(crate) fn plan_to(self: &Arc<Self>, to: Offset) -> Result<Move> {
         self.check_writable()?;
+        // Those that go say who they are.
+        self.ready_producers()?;
         if to > self.recovery_point() {
             // What is left behind the start must not end in front of it after a power cut.
             self.sync_all()?;
@@ -182,8 +185,19 @@ impl Log {
         segments.iter().take(count).filter(|segment| segment.base() < plan.settled).map(Arc::clone).collect()
     }
 
+    /// Makes durable what must be so before a start is told by the store's file: what only the segments that go say of
+    /// producers, and the checkpoint of leader epochs. With `names` held by the caller.
+    pub(crate) fn begin_move(&self, plan: Move) -> Result<()> {
+        let going = self.going(plan).len();
+        let first = self.segments.read().get(going).map(|first| first.base());
+        if let Some(first) = first.filter(|_| going > 0) {
+            self.keep_producers(first)?;
+        }
+        self.move_epochs(plan.to)
+    }
+
     /// Moves the checkpoint of leader epochs, durably: the first of the two files that tell a start.
-    pub(crate) fn move_epochs(&self, to: Offset) -> Result<()> {
+    fn move_epochs(&self, to: Offset) -> Result<()> {
         let path = self.dir.join(LEADER_EPOCHS);
         let epochs = match read_epochs(self.context.storage.as_ref(), &path) {
             Err(error) if error.is_corrupt() => None,

@@ -4,6 +4,7 @@
 //! Invariants:
 //! - The offsets of markers rise. No file is no aborted transaction.
 //! - What memory knows goes to the file, synced, before bytes of the segment count as synced.
+//! - Only who syncs cuts the file.
 //! - A file that can not be right is not believed: whoever asks makes it anew from the log.
 
 use super::{Segment, name};
@@ -188,8 +189,18 @@ impl Segment {
         };
         let path = self.dir.join(name::txn_index(self.base));
         let from = at.unwrap_or(0);
-        // An empty one would be as good as none; whoever cuts one must see that it is cut.
-        let file = self.storage.open(&path, if from == 0 { Open::Truncate } else { Open::Write })?;
+        let file = match (sync, at) {
+            // An empty one would be as good as none; whoever cuts one must see that it is cut.
+            (true, None | Some(0)) => self.storage.open(&path, Open::Truncate)?,
+            // What is wrong waits for a sync.
+            (false, None) => return Ok(()),
+            // Another thread may be syncing the same entries: they must not be cut behind its sync.
+            (false, Some(0)) => match self.storage.open(&path, Open::Write) {
+                Err(error) if error.is_not_found() => self.storage.open(&path, Open::New)?,
+                file => file?,
+            },
+            (_, Some(_)) => self.storage.open(&path, Open::Write)?,
+        };
         match sync {
             true => {
                 file.write_at(&bytes, from as u64)?;

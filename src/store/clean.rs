@@ -424,7 +424,7 @@ impl Shared {
                 Err(error) => done = done.and(Err(error)),
             }
         }
-        locked.retain(|(log, plan, _)| match roomy(|| log.move_epochs(plan.to), || log.drop_hints(*plan)) {
+        locked.retain(|(log, plan, _)| match roomy(|| log.begin_move(*plan), || log.drop_hints(*plan)) {
             Ok(()) => true,
             Err(error) => {
                 done = std::mem::replace(&mut done, Ok(())).and(Err(error));

@@ -12,6 +12,8 @@
 //!   group loses is replaced by records that lie in it or behind it.
 //! - Readers of an old segment hold its files open and read on; those that come later find the new one.
 //! - The lock of names is held while names change, never while records are read or written. One pass a log at a time.
+//! - A pass of a log that is closed or given up ends soon, and the directory is nobody else's before: who closes waits
+//!   for it. Nothing that belongs to users is called while it runs.
 
 mod filter;
 mod map;
@@ -107,6 +109,11 @@ impl State {
         }
     }
 
+    /// Waits for the pass that is under way. Of a closed log no other one is begun.
+    pub(super) fn wait(&self) {
+        drop(self.running.lock());
+    }
+
     pub(crate) fn cleaned(&self) -> Cleaned {
         *self.cleaned.lock()
     }
@@ -127,6 +134,15 @@ impl Closed {
     /// The offset at which the segment behind this one begins.
     fn next_base(&self, index: usize) -> Offset {
         self.segments.get(index + 1).map_or(self.active_base, |next| next.base())
+    }
+
+    /// Leaves out what a roll closed behind the last sync.
+    fn keep_synced(&mut self) {
+        let mut dirty = self.segments.iter().enumerate().filter(|(_, segment)| segment.is_dirty());
+        let Some((first, base)) = dirty.next().map(|(i, segment)| (i, segment.base())) else { return };
+        self.active_base = base;
+        self.segments.truncate(first);
+        self.pieces.truncate(first);
     }
 }
 
@@ -249,10 +265,13 @@ impl Log {
         if !self.config().cleanup.compact {
             return Ok(None);
         }
-        let Some(_running) = self.compaction.running.try_lock() else { return Ok(None) };
         if let Some(why) = self.uncleanable() {
             return Err(why);
         }
+        self.check_writable()?;
+        // It tells users of what it commits: before anybody could wait for the pass.
+        self.sync_closed()?;
+        let Some(_running) = self.compaction.running.try_lock() else { return Ok(None) };
         match self.compact_once(options) {
             Ok(report) => Ok(report),
             Err(Stopped::Told | Stopped::Overtaken) => Ok(None),
@@ -269,10 +288,11 @@ impl Log {
         self: &Arc<Self>,
         options: &CompactOptions<'_>,
     ) -> Result<Option<CompactionReport>, Stopped> {
+        // Looked at while it runs: whoever closes the log waits for it from now on.
         self.check_writable()?;
-        self.sync_closed()?;
         let (config, now_ms) = (self.config(), self.trusted_now_ms());
-        let closed = self.closed(&config, true)?;
+        let mut closed = self.closed(&config, true)?;
+        closed.keep_synced();
         let what = plan::cleanable(&self.view(&closed)?, &config, now_ms);
         if what.reset {
             self.compaction.cleaned_to.store(what.first_dirty, Ordering::Release);
@@ -322,8 +342,15 @@ impl Log {
 }
 
 impl Pass<'_> {
-    fn check_stop(&self) -> Result<(), Stopped> {
-        if (self.options.stop)() { Err(Stopped::Told) } else { Ok(()) }
+    /// Counts bytes that were read or written. An error: the pass is to end, or its log is closed or given up.
+    fn go_on(&mut self, bytes: u64) -> Result<(), Stopped> {
+        let (log, stop) = (self.log, self.options.stop);
+        if stop() {
+            return Err(Stopped::Told);
+        }
+        log.check_writable()?;
+        self.throttle.take(bytes, &|| stop() || log.check_writable().is_err());
+        Ok(())
     }
 
     /// The last offset of each key in the dirty part, as far as memory goes; and whether it went only so far.
@@ -361,8 +388,7 @@ impl Pass<'_> {
                 if header.last_offset() >= dirty.start {
                     map.set_latest(header.last_offset());
                 }
-                self.check_stop()?;
-                self.throttle.take(size as u64, self.options.stop);
+                self.go_on(size as u64)?;
             }
             // Over a gap behind its last batch (K14).
             map.set_latest(next_base.min(dirty.end) - 1);
@@ -382,7 +408,6 @@ impl Pass<'_> {
             Limits { segment_bytes: self.config.segment_bytes, index_bytes: self.config.segment_index_bytes };
         let pieces = self.closed.pieces.get(..count).unwrap_or_default();
         let groups = plan::groups(pieces, limits, self.what.first_uncleanable);
-        let log = Arc::clone(self.log);
         let producers = std::mem::take(&mut self.producers);
         let mut filter = Filter::new(Rules {
             map,
@@ -397,8 +422,7 @@ impl Pass<'_> {
             let base = self.closed.pieces.get(group.start).map_or(0, |piece| piece.base);
             let made = self.rewrite_group(group.clone(), &mut filter, &mut walked, old_horizon);
             let exchanged = made.and_then(|made| self.exchange(group.clone(), made, end));
-            let new =
-                exchanged.inspect_err(|_| swap::discard(log.context.storage.as_ref(), &log.dir, base))?;
+            let new = exchanged.inspect_err(|_| self.discard(base))?;
             let old = self.closed.pieces.get(group).unwrap_or_default();
             report.segments_before += old.len() as u64;
             report.bytes_before += old.iter().map(|piece| piece.bytes).sum::<u64>();
@@ -408,6 +432,15 @@ impl Pass<'_> {
             report.records_after = filter.counted.kept;
         }
         Ok(())
+    }
+
+    /// Removes what was written for a group, unless the log was given up: then the next open does, which knows whether
+    /// an exchange was begun.
+    fn discard(&self, base: Offset) {
+        let _names = self.log.names.lock();
+        if self.log.failure().is_none() {
+            swap::discard(self.log.context.storage.as_ref(), &self.log.dir, base);
+        }
     }
 
     /// Tombstones of the old formats, which have no horizon of their own, go by the time of the last clean segment.
@@ -470,8 +503,7 @@ impl Pass<'_> {
                     }
                 }
                 let bytes = batch.bytes.len() + written;
-                self.check_stop()?;
-                self.throttle.take(bytes as u64, self.options.stop);
+                self.go_on(bytes as u64)?;
             }
         }
         Ok(output.end(&walked.take_kept(), modified_ms)?)

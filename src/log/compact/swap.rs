@@ -2,13 +2,14 @@
 //! end at the next open if a crash comes between: that of ours, which a manifest tells of, and that of a broker's.
 //!
 //! The steps: the new files are written as `.cleaned` and synced; the manifest says what replaces what (from here on
-//! the exchange happens, whatever comes); the new files become `.swap`; the old ones `.deleted`; the new ones get their
-//! names; the manifest says that it is done; the old ones are unlinked. The directory is synced after each. A broker
-//! that opens the directory in between comes to the same end by its own rules.
+//! the exchange happens, whatever comes); the new files become `.swap`; the old ones `.deleted`; the new `.log` gets
+//! its name; the other new ones theirs; the manifest says that it is done; the old ones are unlinked. The directory is
+//! synced after each. A broker that opens the directory in between comes to the same end by its own rules.
 //!
 //! Invariants:
 //! - The old segments or the new one, never neither, never both: at each step one side is whole under names that the
 //!   next open finds.
+//! - While the new `.log` has not its name, what has one is old: so the others get theirs behind it.
 //! - Nothing is unlinked before the side that survives was read back, compared and synced, names included.
 //! - Without a manifest a `.swap` is a broker's. It takes effect only if every batch of it is good and the old segments
 //!   do not hold all of its batches; else the old ones stay.
@@ -147,7 +148,9 @@ pub(crate) fn exchange(
     }
     *cleaned = begun;
     let done = Cleaned { swap: None, ..begun };
-    roll_forward(storage, dir, swap).and_then(|()| done.write(storage, dir)).map_err(Exchange::Begun)?;
+    roll_forward(storage, dir, swap, false)
+        .and_then(|()| done.write(storage, dir))
+        .map_err(Exchange::Begun)?;
     *cleaned = done;
     // What is left of them the next open removes.
     let _ = remove_deleted(storage, dir, swap.base..swap.end);
@@ -222,8 +225,9 @@ fn ending<'n>(
     })
 }
 
-/// Ends an exchange that must happen, wherever it stopped; done twice it does nothing more.
-fn roll_forward(storage: &dyn Storage, dir: &Path, swap: Swap) -> Result<()> {
+/// Ends an exchange that must happen, wherever it stopped; done twice it does nothing more. `named`: the new `.log` may
+/// have its name already.
+fn roll_forward(storage: &dyn Storage, dir: &Path, swap: Swap, named: bool) -> Result<()> {
     let (base, one) = (swap.base, swap.base..swap.base + 1);
     let rename = |from: String, to: String| storage.rename(&dir.join(from), &dir.join(to));
     let names = listed(storage, dir)?;
@@ -232,7 +236,8 @@ fn roll_forward(storage: &dyn Storage, dir: &Path, swap: Swap) -> Result<()> {
     }
     storage.sync_dir(dir)?;
     let names = listed(storage, dir)?;
-    if names.contains(&(name::log(base) + SWAP)) {
+    let moving = name::log(base) + SWAP;
+    if names.contains(&moving) {
         for old in ending(&names, "", base..swap.end) {
             // The state of the producers in front of the base stays true.
             if SegmentFile::parse(old) != Some(SegmentFile::Snapshot(base)) {
@@ -240,8 +245,14 @@ fn roll_forward(storage: &dyn Storage, dir: &Path, swap: Swap) -> Result<()> {
             }
         }
         storage.sync_dir(dir)?;
+        // While it has none, who goes on here, or a broker, takes what has a name for an old file.
+        rename(moving, name::log(base))?;
+        storage.sync_dir(dir)?;
+    } else if !named {
+        let why = "somebody took it away while it got its name".to_owned();
+        return Err(ErrorKind::BadFile { file: dir.join(moving), why }.into());
     }
-    for plain in ending(&names, SWAP, one) {
+    for plain in ending(&names, SWAP, one).filter(|plain| *plain != name::log(base)) {
         rename(format!("{plain}{SWAP}"), plain.to_owned())?;
     }
     storage.sync_dir(dir)
@@ -314,7 +325,7 @@ pub(crate) fn settle(
                 };
         }
         if whole {
-            roll_forward(storage, dir, swap)?;
+            roll_forward(storage, dir, swap, true)?;
             events.push(RecoveryEvent::SwapFinished { file: log });
         } else if roll_back(storage, dir, swap)? {
             let why = "the compacted segment is damaged".to_owned();
@@ -399,7 +410,7 @@ fn settle_brokers(
             None => old_is_there || covers(storage, dir, &names, &[(base, base)])?,
         };
         if whole && !old_has_all {
-            roll_forward(storage, dir, Swap { base, end, bytes: 0, sum: 0 })?;
+            roll_forward(storage, dir, Swap { base, end, bytes: 0, sum: 0 }, false)?;
             if ours && cleaned.sparse_below < end {
                 cleaned.sparse_below = end;
                 cleaned.write(storage, dir)?;

@@ -472,6 +472,113 @@ fn k25_a_pass_that_is_stopped_or_overtaken_leaves_nothing() {
     });
 }
 
+/// Compacts, and runs `event` when the pass asks for the third time whether to stop. What came of it, and how often it
+/// asked.
+fn compact_with(log: &Arc<Log>, event: impl Fn() + Sync) -> (Result<Option<CompactionReport>>, u64) {
+    let asked = AtomicU64::new(0);
+    let stop = || {
+        if asked.fetch_add(1, Ordering::SeqCst) == 2 {
+            event();
+        }
+        false
+    };
+    let options = CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, stop: &stop };
+    let done = log.compact(&options);
+    (done, asked.load(Ordering::SeqCst))
+}
+
+#[test]
+fn a_pass_ends_at_the_next_batch_when_its_log_is_closed() {
+    each(|bench| {
+        let (log, _) = bench.open(&compacted());
+        puts(&log, &["0", "1", "0", "2", "3", "4"]);
+        log.roll_active().unwrap();
+        let (done, asked) = compact_with(&log, || log.commit_last());
+        assert!(matches!(done.unwrap_err().kind(), ErrorKind::Closed));
+        assert_eq!((asked, left_over(bench), bench.bases()), (3, 0, vec![0, 6]));
+        // With a rate that lets one byte through in a second, too.
+        let (log, _) = bench.open(&compacted());
+        let stop = || {
+            log.commit_last();
+            false
+        };
+        let slow = CompactOptions { map_bytes: 1 << 20, bytes_per_second: Some(1), stop: &stop };
+        assert!(matches!(log.compact(&slow).unwrap_err().kind(), ErrorKind::Closed));
+    });
+}
+
+#[test]
+fn a_pass_whose_log_was_given_up_takes_nothing_from_the_next_one() {
+    each(|bench| {
+        let (log, _) = bench.open(&compacted());
+        puts(&log, &["0", "1", "0"]);
+        log.roll_active().unwrap();
+        let others = format!("{}.cleaned", log_name(0));
+        let (done, _) = compact_with(&log, || {
+            log.failure.set(ErrorKind::Closed.into()).unwrap();
+            bench.write(&others, b"of the next log");
+        });
+        assert!(matches!(done.unwrap_err().kind(), ErrorKind::Closed));
+        assert_eq!(bench.read(&others).unwrap(), b"of the next log");
+    });
+}
+
+#[test]
+fn a_log_is_closed_or_given_up_only_when_its_compaction_has_ended() {
+    type End = fn(&Arc<Log>);
+    let ends: [End; 2] = [|log| log.abandon(ErrorKind::Closed), |log| log.close().unwrap()];
+    for end in ends {
+        let bench = Bench::new(Arc::new(SimDisk::new(1)), None);
+        let (log, _) = bench.open(&compacted());
+        puts(&log, &["0", "1", "0", "2", "3", "4"]);
+        log.roll_active().unwrap();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            let (done, _) = compact_with(&log, || {
+                threads.spawn(|| {
+                    end(&log);
+                    ended.store(true, Ordering::SeqCst);
+                });
+                let deadline = std::time::Instant::now() + Duration::from_secs(60);
+                while !log.is_closed() {
+                    assert!(std::time::Instant::now() < deadline, "nobody closes it");
+                    std::thread::yield_now();
+                }
+                // Time enough for one who does not wait.
+                (0..10_000).for_each(|_| std::thread::yield_now());
+                assert!(!ended.load(Ordering::SeqCst));
+            });
+            assert!(matches!(done.unwrap_err().kind(), ErrorKind::Closed));
+        });
+        assert!(ended.load(Ordering::SeqCst));
+    }
+}
+
+#[test]
+fn a_segment_that_is_closed_behind_the_sync_waits_for_the_next_pass() {
+    let (disk, rolling) = (SimDisk::new(1), Arc::<OnceLock<Arc<Log>>>::default());
+    let hook = {
+        let (rolling, once) = (Arc::clone(&rolling), AtomicBool::new(false));
+        Box::new(move || {
+            if let Some(log) = rolling.get().filter(|_| !once.swap(true, Ordering::SeqCst)) {
+                puts(log, &["0"]);
+                log.roll_active().unwrap();
+            }
+        })
+    };
+    let bench = Bench::new(Arc::new(Hooked { disk, hook }), None);
+    let (log, _) = bench.open(&compacted());
+    for keys in [["0", "1", "0"], ["2", "3", "4"]] {
+        puts(&log, &keys);
+        log.roll_active().unwrap();
+    }
+    // The sync of the second segment begins with its name.
+    rolling.set(Arc::clone(&log)).unwrap();
+    let report = try_compact(&log, 1 << 20).unwrap().unwrap();
+    assert_eq!((report.from, report.to, segments(&log)), (0, 6, vec![0, 6, 7]));
+    assert_eq!(try_compact(&log, 1 << 20).unwrap().unwrap().to, 7);
+}
+
 // ───────── what stays of a record
 
 #[test]
@@ -763,6 +870,45 @@ fn g14_the_last_renames_are_made_up_for() {
     let halves = halves();
     let last = |name: &str| Some(if name.ends_with(".timeindex") { ".swap" } else { "" });
     halves.opens_as(&halves.lay(Some(".deleted"), last), true);
+}
+
+#[test]
+fn whatever_a_crash_keeps_of_the_last_renames_the_new_segment_has_all_of_its_files() {
+    let disk = SimDisk::new(1);
+    let bench = Bench::new(Arc::new(disk.clone()), None);
+    for dir in ["/", "/s"] {
+        bench.storage.sync_dir(Path::new(dir)).unwrap();
+    }
+    let (log, _) = bench.open(&compacted());
+    let mut writer = Writer::transactional(1);
+    writer.put(&log, &["0", "1"]);
+    writer.end(&log, ControlType::Abort);
+    puts(&log, &["2", "3", "2"]);
+    log.roll_active().unwrap();
+    puts(&log, &["4"]);
+    log.sync_all().unwrap();
+    let old = keys(&log);
+    disk.record_states(true);
+    try_compact(&log, 1 << 20).unwrap().unwrap();
+    let new = keys(&log);
+    let files = [name::digest(0), name::txn_index(0)];
+    let whole = files.each_ref().map(|name| bench.read(name).unwrap());
+    let mut ended = 0;
+    for point in disk.crash_points() {
+        for disk in point.states(64, 1) {
+            let (root, clock) = (bench.root.clone(), bench.clock.clone());
+            let bench = Bench { storage: Arc::new(disk), root, clock, _home: None };
+            let (log, _) = bench.open(&compacted());
+            let found = keys(&log);
+            assert!(found == old || found == new, "{found:?}");
+            if found == new {
+                ended += 1;
+                let found = files.each_ref().map(|name| bench.read(name).unwrap_or_default());
+                assert_eq!(found, whole, "before operation {}: {:?}", point.op(), bench.names());
+            }
+        }
+    }
+    assert!(ended > 20, "{ended}");
 }
 
 #[test]

@@ -260,6 +260,67 @@ fn a_snapshot_above_the_end_of_what_a_crash_left_is_gone_for_good() {
     }
 }
 
+/// Takes away what lies below `to`, as retention does.
+fn cut_front(log: &Arc<Log>, to: Offset) {
+    let plan = log.plan_to(to).unwrap();
+    let _names = log.lock_names(true).unwrap().unwrap();
+    log.begin_move(plan).unwrap();
+    log.publish_start(to);
+    let (gone, removed) = log.remove_front(plan);
+    removed.unwrap();
+    assert!(gone.segments > 0);
+}
+
+#[test]
+fn an_open_transaction_outlives_the_segments_that_tell_of_it_whatever_became_of_the_rolls_snapshot() {
+    for full in [false, true] {
+        let (disk, bench) = on_sim(1);
+        let (log, _) = bench.open(&page_cache());
+        put_some(&log, in_transaction(1, 0), 2).unwrap();
+        log.sync_all().unwrap();
+        // The snapshot of the roll is not written, or not synced.
+        disk.set_capacity(full.then_some(0));
+        log.roll_active().unwrap();
+        disk.set_capacity(None);
+        assert_eq!(snapshots(&bench), if full { vec![] } else { vec![2] });
+        cut_front(&log, 2);
+        for seed in 0..30 {
+            let (root, clock) = (bench.root.clone(), bench.clock.clone());
+            let bench = Bench { storage: Arc::new(disk.crash(seed)), root, clock, _home: None };
+            let hints = OpenHints { log_start: Some(2), contiguous: true, ..OpenHints::default() };
+            let (log, _) = bench.open_with(&page_cache(), hints);
+            assert_eq!(known(&log), [(1, 1, 1)], "{seed}");
+            assert_eq!(log.describe_producers().unwrap()[0].1.txn_first, Some(0), "{seed}");
+        }
+    }
+}
+
+#[test]
+fn producers_whose_records_are_gone_are_known_though_younger_snapshots_lie_behind_what_is_proven() {
+    let (disk, bench) = on_sim(1);
+    let (log, _) = bench.open(&page_cache());
+    put_some(&log, in_transaction(1, 0), 2).unwrap();
+    log.roll_active().unwrap();
+    put_some(&log, sent(2, 0), 1).unwrap();
+    log.roll_active().unwrap();
+    put_some(&log, sent(2, 1), 1).unwrap();
+    cut_front(&log, 2);
+    assert_eq!(snapshots(&bench), [2, 3]);
+    log.sync_all().unwrap();
+    for (seed, recovery_point) in (0..10).flat_map(|seed| [2, 3, 4].map(|point| (seed, point))) {
+        let (root, clock) = (bench.root.clone(), bench.clock.clone());
+        let bench = Bench { storage: Arc::new(disk.crash(seed)), root, clock, _home: None };
+        let hints = OpenHints {
+            log_start: Some(2),
+            recovery_point: Some(recovery_point),
+            contiguous: true,
+            ..OpenHints::default()
+        };
+        let (log, _) = bench.open_with(&page_cache(), hints);
+        assert_eq!(known(&log), [(1, 1, 1), (2, 1, 3)], "{seed}, proven up to {recovery_point}");
+    }
+}
+
 // ───────── I: transactions
 
 fn aborted(log: &Log) -> Vec<(i64, Offset, Offset, Offset)> {
@@ -630,5 +691,42 @@ fn what_clients_send_until_they_know_is_stored_once_and_in_order() {
     for seed in seeds {
         let done = std::panic::catch_unwind(|| resend(seed));
         assert!(done.is_ok(), "replay with LOGSTEAD_SEED={seed}");
+    }
+}
+
+// ───────── two threads at one file
+
+#[test]
+fn a_roll_behind_the_sync_of_the_first_aborted_transaction_leaves_it_durable() {
+    let (disk, bench) = on_sim(1);
+    let index = bench.path(&name::txn_index(0));
+    let rolling: Arc<OnceLock<Arc<Log>>> = Arc::default();
+    let hook = {
+        let (disk, index, rolling) = (disk.clone(), index.clone(), Arc::clone(&rolling));
+        let once = AtomicBool::new(false);
+        Box::new(move || {
+            let is_synced = disk.read_file(&index).is_ok_and(|bytes| !bytes.is_empty());
+            if let Some(log) = rolling.get().filter(|_| is_synced && !once.swap(true, Ordering::SeqCst)) {
+                log.roll_active().unwrap();
+            }
+        })
+    };
+    let hooked = Bench { storage: Arc::new(Hooked { disk: disk.clone(), hook }), ..bench };
+    let (log, _) = hooked.open(&page_cache());
+    log.sync_all().unwrap();
+    put_some(&log, in_transaction(1, 0), 2).unwrap();
+    put(&log, end_of(1, Abort)).unwrap();
+    rolling.set(Arc::clone(&log)).unwrap();
+    log.sync_everything().unwrap();
+    assert_eq!(segments(&log), [0, 3]);
+    append(&log, 1);
+    log.sync_everything().unwrap();
+    let hints = OpenHints { recovery_point: Some(4), contiguous: true, ..OpenHints::default() };
+    for seed in 0..30 {
+        let (root, clock) = (hooked.root.clone(), hooked.clock.clone());
+        let bench = Bench { storage: Arc::new(disk.crash(seed)), root, clock, _home: None };
+        let (log, _) = bench.open_with(&page_cache(), hints.clone());
+        assert_eq!(aborted(&log), [(1, 0, 2, 3)], "{seed}");
+        assert_eq!(committed_offsets(&log), [3], "{seed}");
     }
 }
