@@ -238,7 +238,7 @@ pub enum ErrorKind {
         why: String,
     },
     /// The file system is full, or a quota is reached.
-    #[error("no space left for {}: nothing was changed; free space, then call again or reopen the store", path.display())]
+    #[error("no space left for {}: free space, then call again or reopen the store", path.display())]
     Full {
         /// The file that could not grow.
         path: PathBuf,

@@ -80,7 +80,8 @@ impl Store {
     /// The active segments are closed first, so that everything committed so far takes part; younger than
     /// `min.compaction.lag.ms` it stays. Tombstones stay for `delete.retention.ms` and then until the next compaction.
     /// One report for each pass that did something: several, when the keys of a partition did not fit into
-    /// [`StoreOptions::cleaner_dedupe_buffer_bytes`]; none, when there was nothing to do.
+    /// [`StoreOptions::cleaner_dedupe_buffer_bytes`]; none, when there was nothing to do. A pass that is under way is
+    /// waited for.
     ///
     /// Records are told apart by a 128-bit hash of their keys (SipHash, keyed anew for each pass).
     ///
@@ -123,18 +124,30 @@ impl Store {
             let log = topic.log(i32::try_from(partition).unwrap_or(i32::MAX));
             let compacted = log.and_then(|log| {
                 log.roll_active()?;
-                while let Some(report) = shared.compact(&log, &|| false)? {
-                    let more = report.map_was_full;
-                    reports.push(report);
-                    if !more {
-                        break;
+                loop {
+                    let before = log.size_bytes();
+                    match shared.compact(&log, true, &|| false) {
+                        // What it freed before it met the end of the space may be enough for the rest.
+                        Err(error)
+                            if matches!(error.kind(), ErrorKind::Full { .. })
+                                && log.size_bytes() < before => {}
+                        Err(error) => return Err(error),
+                        Ok(None) => return Ok(()),
+                        Ok(Some(report)) => {
+                            let more = report.map_was_full;
+                            reports.push(report);
+                            if !more {
+                                return Ok(());
+                            }
+                        }
                     }
                 }
-                Ok(())
             });
             outcome = outcome.and(compacted);
         }
-        outcome.and(shared.write_checkpoints())?;
+        outcome?;
+        shared.check_open()?;
+        shared.write_checkpoints()?;
         Ok(reports)
     }
 }
@@ -166,7 +179,7 @@ impl Shared {
     fn compact_one(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<Option<CompactionReport>> {
         let Some(log) = self.filthiest() else { return Ok(None) };
         let key = (log.topic().to_owned(), log.partition());
-        let compacted = self.compact(&log, stop);
+        let compacted = self.compact(&log, false, stop);
         let mut failed = self.compactor.failed.lock();
         match &compacted {
             Ok(_) => {
@@ -184,8 +197,14 @@ impl Shared {
         compacted
     }
 
-    fn compact(&self, log: &Arc<Log>, stop: &(dyn Fn() -> bool + Sync)) -> Result<Option<CompactionReport>> {
+    fn compact(
+        &self,
+        log: &Arc<Log>,
+        wait: bool,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<CompactionReport>> {
         log.compact(&CompactOptions {
+            wait,
             map_bytes: self.compactor.dedupe_buffer_bytes,
             bytes_per_second: self.compactor.bytes_per_second,
             stop,

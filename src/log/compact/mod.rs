@@ -52,6 +52,8 @@ pub(crate) struct CompactOptions<'o> {
     /// The most that the map of keys may take.
     pub(crate) map_bytes: usize,
     pub(crate) bytes_per_second: Option<u64>,
+    /// Whether a pass that another is at is waited for.
+    pub(crate) wait: bool,
     /// Asked between batches; `true` ends the pass with nothing half done.
     pub(crate) stop: &'o (dyn Fn() -> bool + Sync),
 }
@@ -91,7 +93,7 @@ pub struct CompactionReport {
 /// What a log keeps of its compactions.
 #[derive(Debug)]
 pub(crate) struct State {
-    running: Mutex<()>,
+    pub(super) running: Mutex<()>,
     cleaned: Mutex<Cleaned>,
     /// Where the last pass ended; -1: there was none.
     cleaned_to: AtomicI64,
@@ -254,7 +256,7 @@ impl Log {
         Ok(Closed { segments, pieces, active_base: active.base() })
     }
 
-    /// Compacts what there is; `None`: nothing, or another pass is at it, or it was told to stop.
+    /// Compacts what there is; `None`: nothing, or another pass is at it that is not waited for, or it was told to stop.
     ///
     /// After an error the log is as it was, or compacted up to some segment. Damage ends its compactions until it is
     /// opened anew.
@@ -271,7 +273,11 @@ impl Log {
         self.check_writable()?;
         // It tells users of what it commits: before anybody could wait for the pass.
         self.sync_closed()?;
-        let Some(_running) = self.compaction.running.try_lock() else { return Ok(None) };
+        let running = match options.wait {
+            true => Some(self.compaction.running.lock()),
+            false => self.compaction.running.try_lock(),
+        };
+        let Some(_running) = running else { return Ok(None) };
         match self.compact_once(options) {
             Ok(report) => Ok(report),
             Err(Stopped::Told | Stopped::Overtaken) => Ok(None),

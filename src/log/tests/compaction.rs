@@ -16,7 +16,7 @@ const HINTS: OpenHints =
     OpenHints { recovery_point: None, log_start: None, clean: false, contiguous: true, cleaned_to: None };
 
 fn try_compact(log: &Arc<Log>, map_bytes: usize) -> Result<Option<CompactionReport>> {
-    log.compact(&CompactOptions { map_bytes, bytes_per_second: None, stop: &|| false })
+    log.compact(&CompactOptions { map_bytes, bytes_per_second: None, wait: false, stop: &|| false })
 }
 
 /// Closes the active segment and compacts.
@@ -453,7 +453,7 @@ fn k25_a_pass_that_is_stopped_or_overtaken_leaves_nothing() {
         puts(&log, &["0", "1", "0"]);
         log.roll_active().unwrap();
         let bases = bench.bases();
-        let stop = CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, stop: &|| true };
+        let stop = CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, wait: false, stop: &|| true };
         assert_eq!(log.compact(&stop).unwrap(), None);
         assert_eq!((bench.bases(), left_over(bench)), (bases.clone(), 0));
         // Somebody takes the segment out of the list while it is rewritten.
@@ -464,7 +464,8 @@ fn k25_a_pass_that_is_stopped_or_overtaken_leaves_nothing() {
             }
             false
         };
-        let stop = CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, stop: &overtake };
+        let stop =
+            CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, wait: false, stop: &overtake };
         assert_eq!(log.compact(&stop).unwrap(), None);
         assert!(asked.load(Ordering::SeqCst) > 4);
         assert_eq!((bench.bases(), left_over(bench)), (bases, 0));
@@ -482,7 +483,7 @@ fn compact_with(log: &Arc<Log>, event: impl Fn() + Sync) -> (Result<Option<Compa
         }
         false
     };
-    let options = CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, stop: &stop };
+    let options = CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, wait: false, stop: &stop };
     let done = log.compact(&options);
     (done, asked.load(Ordering::SeqCst))
 }
@@ -502,7 +503,7 @@ fn a_pass_ends_at_the_next_batch_when_its_log_is_closed() {
             log.commit_last();
             false
         };
-        let slow = CompactOptions { map_bytes: 1 << 20, bytes_per_second: Some(1), stop: &stop };
+        let slow = CompactOptions { map_bytes: 1 << 20, bytes_per_second: Some(1), wait: false, stop: &stop };
         assert!(matches!(log.compact(&slow).unwrap_err().kind(), ErrorKind::Closed));
     });
 }
@@ -950,4 +951,25 @@ fn r6_a_damaged_swap_is_never_taken_and_the_only_copy_is_never_lost() {
     let error = bench.try_open(&compacted(), OpenHints { contiguous: false, ..HINTS }).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Damaged { .. }), "{error}");
     assert_eq!(bench.names(), names);
+}
+
+#[test]
+fn a_pass_that_is_under_way_is_waited_for_where_that_is_asked() {
+    each(|bench| {
+        let (log, _) = bench.open(&compacted());
+        puts(&log, &["0", "1", "0"]);
+        log.roll_active().unwrap();
+        let pass = |wait| {
+            let options =
+                CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, wait, stop: &|| false };
+            log.compact(&options).unwrap()
+        };
+        let running = log.compaction.running.lock();
+        assert_eq!(pass(false), None);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| pass(true));
+            drop(running);
+            assert!(waits.join().unwrap().is_some());
+        });
+    });
 }
