@@ -687,6 +687,21 @@ fn only_groups_write_to_the_topic_of_offsets() {
 }
 
 #[test]
+fn the_topic_of_offsets_stays_and_is_compacted_whatever_is_asked_for() {
+    let bench = Bench::new();
+    bench.fill("t", 0, 9);
+    let topic = bench.store.create_topic(OFFSETS, TopicConfig::default().partitions(3)).unwrap();
+    let policy = || topic.config().properties();
+    bench.group().commit_offsets([("t", 0, 5)]).unwrap();
+    assert!(policy().contains(&("cleanup.policy", "compact".to_owned())));
+    bench.store.alter_topic(OFFSETS, TopicConfig::default().partitions(3).retention_ms(1)).unwrap();
+    assert!(policy().contains(&("cleanup.policy", "compact".to_owned())));
+    assert_eq!(kind(bench.store.alter_topic(OFFSETS, topic.config().partitions(4))), "InvalidConfig");
+    assert_eq!(kind(bench.store.delete_topic(OFFSETS)), "InvalidTopic");
+    assert_eq!(bench.committed(0), Some(5));
+}
+
+#[test]
 fn damage_of_the_topic_is_told_to_every_group_that_it_may_concern() {
     let mut bench = Bench::new();
     (0..4).for_each(|p| bench.fill("t", p, 9));

@@ -901,3 +901,28 @@ fn settings_that_can_not_work_are_refused() {
     let error = world.group.run_with(world.store.consumer().unwrap(), PoolConfig::default(), |_| Ok(()));
     assert!(matches!(error.unwrap_err().kind(), ErrorKind::NoGroup));
 }
+
+#[test]
+fn a_pool_that_begins_at_the_end_and_dies_at_its_first_record_is_given_that_record_again() {
+    let world = World::new(1);
+    world.fill(1, 3, 1);
+    let start = |store: &Store, gate: &Gate| {
+        let gate = gate.clone();
+        store.group("g").run(["t"], 1, move |record| gate.handle(record, OrderBy::Partition)).unwrap()
+    };
+    let pool = start(&world.store, &world.gate);
+    until("it has begun", || !pool.progress().partitions.is_empty());
+    assert!(pool.wait_caught_up(PATIENCE).unwrap(), "by default what was there before is not read");
+    world.fill(1, 5, 1);
+    world.gate.waits((0, 3));
+    // Killed with that record in hand.
+    let disk = world.disk.kill();
+    let store = Store::options().clock(world.clock.clone()).disk(&disk).open(DIR).unwrap();
+    let gate = Gate::default();
+    let again = start(&store, &gate);
+    (3..8).for_each(|offset| gate.pass((0, offset), Answer::Fine));
+    again.stop().unwrap();
+    gate.check();
+    world.gate.answer((0, 3), Answer::Fine);
+    drop(pool);
+}

@@ -4,14 +4,15 @@
 //!
 //! Invariants:
 //! - The schedule knows every partition that the consumer has: what a poll returns is taken in, or the pool ends.
-//! - What is committed of a partition is its lowest offset that is not done, never more.
+//! - What is committed of a partition is its lowest offset that is not done, never more; and before its first record is
+//!   handled, so that a crash does not leave the start to `auto.offset.reset` again.
 //! - A partition is given back after what was in hand of it is done and committed, or its time for that is up.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::{LOOK, Shared};
-use crate::{Consumer, ErrorKind, RebalanceListener, Records, Result, TopicPartition};
+use crate::{Consumer, ErrorKind, Offset, RebalanceListener, Records, Result, TopicPartition};
 
 /// How long one poll waits while nothing is due; it is woken earlier.
 const IDLE: Duration = Duration::from_secs(60);
@@ -91,6 +92,7 @@ impl Reader {
     }
 
     fn take_in(&mut self, records: &Records) -> Result<()> {
+        self.commit_starts(records)?;
         let mut read = Vec::new();
         for (topic, partition, records) in records.by_partition() {
             let name = TopicPartition { topic: topic.into(), partition };
@@ -105,6 +107,21 @@ impl Reader {
             read = self.shared.schedule(|schedule| schedule.idle());
         }
         self.look_where_reading_goes_on(read);
+        Ok(())
+    }
+
+    /// Commits where partitions begin that the group has no offset of.
+    fn commit_starts(&mut self, records: &Records) -> Result<()> {
+        let mut starts = Vec::new();
+        for (topic, partition, mut records) in records.by_partition() {
+            let name = TopicPartition { topic: topic.into(), partition };
+            let begins = self.shared.schedule(|schedule| schedule.begins(&name));
+            starts.extend(records.next().filter(|_| begins).map(|first| (name, first.offset())));
+        }
+        match commit_offsets(&self.shared, &mut self.consumer, &starts) {
+            Err(error) if goes_on(error.kind()) || error.is_retriable() => self.shared.note(&error),
+            other => other?,
+        }
         Ok(())
     }
 
@@ -164,12 +181,20 @@ fn is_topic_gone(kind: &ErrorKind) -> bool {
 fn commit(shared: &Shared, consumer: &mut Consumer, only: Option<&[TopicPartition]>) -> Result<()> {
     let mut offsets = shared.schedule(|schedule| schedule.to_commit());
     offsets.retain(|(name, _)| only.is_none_or(|only| only.contains(name)));
+    commit_offsets(shared, consumer, &offsets)
+}
+
+fn commit_offsets(
+    shared: &Shared,
+    consumer: &mut Consumer,
+    offsets: &[(TopicPartition, Offset)],
+) -> Result<()> {
     if offsets.is_empty() {
         return Ok(());
     }
     consumer.commit_offsets(offsets.iter().map(|(name, offset)| (&*name.topic, name.partition, *offset)))?;
     shared.change(|schedule| {
-        for (name, offset) in &offsets {
+        for (name, offset) in offsets {
             schedule.committed(name, *offset);
         }
     });

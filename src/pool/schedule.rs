@@ -160,6 +160,12 @@ impl Schedule {
         }
     }
 
+    /// Whether nothing of it was committed or given in.
+    pub(super) fn begins(&self, name: &TopicPartition) -> bool {
+        let progress = self.assigned.get(name).and_then(|assignment| self.partitions.get(assignment));
+        progress.is_some_and(|progress| progress.committed.is_none() && progress.given.is_empty())
+    }
+
     pub(super) fn committed(&mut self, name: &TopicPartition, offset: Offset) {
         if let Some(progress) = self.progress(name) {
             progress.committed = Some(offset);

@@ -13,8 +13,9 @@
 use std::ops::{Deref, DerefMut};
 
 use super::{Shared, Store, open};
-use crate::config::TopicConfig;
+use crate::config::{Cleanup, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::OFFSETS_TOPIC;
 use crate::log::{OpenHints, callback};
 use crate::metrics::span;
 use crate::sync::{Arc, MutexGuard};
@@ -31,6 +32,7 @@ impl Store {
     /// [`ErrorKind::ReadOnly`]; [`ErrorKind::WouldWaitForItself`] from inside a delivery hook.
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let name = TopicName::new(name)?;
+        let config = settled(&name, config);
         config.validate()?;
         let inner = self.shared().create_topic(name, config)?;
         self.shared().topics.tell_change();
@@ -84,8 +86,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::ReadOnly`]; [`ErrorKind::WouldWaitForItself`] from inside a delivery
-    /// hook; the catalog could not be written, and nothing is changed.
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::ReadOnly`]; [`ErrorKind::InvalidTopic`] for `__consumer_offsets`;
+    /// [`ErrorKind::WouldWaitForItself`] from inside a delivery hook; the catalog could not be written, and nothing is changed.
     /// After any other error the topic is gone, and the next open removes what is left of its files.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         span!("delete_topic", topic = name);
@@ -108,6 +110,12 @@ impl Store {
         let _ = self.shared().follow_topics(None);
         self.shared().topics.sorted().iter().map(|topic| topic.name.to_string()).collect()
     }
+}
+
+/// The settings that a topic gets: that of offsets is compacted whatever is asked for, as in Kafka, for else retention
+/// would take positions of groups.
+fn settled(name: &TopicName, config: TopicConfig) -> TopicConfig {
+    if name.as_str() == OFFSETS_TOPIC { config.cleanup_policy(Cleanup::COMPACT) } else { config }
 }
 
 /// The catalog, locked for a change.
@@ -189,7 +197,13 @@ impl Shared {
     fn alter_topic(&self, name: &str, config: TopicConfig) -> Result<()> {
         let mut catalog = self.change_catalog("Store::alter_topic")?;
         let topic = self.topics.get(name)?;
+        let config = settled(&topic.name, config);
         let (before, partitions) = (topic.config(), topic.partitions()..config.partitions);
+        if name == OFFSETS_TOPIC && !partitions.is_empty() {
+            let why = "a group lies in the partition of its name's hash: it would be looked for elsewhere";
+            let value = config.partitions.to_string();
+            return Err(ErrorKind::InvalidConfig { name: "num.partitions", value, why }.into());
+        }
         if config.partitions < partitions.start {
             let (value, why) = (config.partitions.to_string(), "partitions can be added, not taken away");
             return Err(ErrorKind::InvalidConfig { name: "num.partitions", value, why }.into());
@@ -228,6 +242,10 @@ impl Shared {
     }
 
     fn delete_topic(&self, name: &str) -> Result<()> {
+        if name == OFFSETS_TOPIC {
+            let why = "the positions of all groups are there: delete groups, with Group::delete";
+            return Err(ErrorKind::InvalidTopic { topic: name.to_owned(), why }.into());
+        }
         let mut catalog = self.change_catalog("Store::delete_topic")?;
         let topic = self.topics.get(name)?;
         let before = catalog.topics.get(&topic.name).cloned();
