@@ -1,9 +1,9 @@
 //! What a rebalance costs, beside one assignment of the same size: 100 members, 1,000 partitions.
 //!
 //! One member comes to 99 that have settled, or one of 100 goes. The time is that of all that follows: the assignment,
-//! and every member's polls until each has what it shall have, positions looked up among it. The same number of polls of
-//! the settled group, which look for records in all partitions and find none, is timed behind it and taken off: what is
-//! left is the rebalance's. In turn with it, in the same run, one cooperative-sticky assignment of that size.
+//! and every member's polls until each has what it shall have, positions looked up among it. The same number of polls
+//! of the settled group, which look for records in all partitions and find none, is timed behind it and taken off: what
+//! is left is the rebalance's. In turn with it, in the same run, one cooperative-sticky assignment of that size.
 //!
 //! Commits: how many a second one member makes that waits for the disk, and one that does not.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]

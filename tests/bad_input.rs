@@ -169,7 +169,7 @@ fn a_name_that_is_no_topic_name_makes_nothing_on_disk() {
         refused(
             bench.store.create_topic(name, TopicConfig::default()),
             is!(ErrorKind::InvalidTopic { .. }),
-            &[&format!("{name:?}"), "not a topic name: "],
+            &[&format!("{name:?}"), "is refused: "],
         );
     }
     assert_eq!(tree(bench.home.path()), before);

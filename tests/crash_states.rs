@@ -201,8 +201,8 @@ impl Run {
     }
 }
 
-/// Kafka's start after a crash rebuilds indexes from the segment on that the recovery point lies in. Those below must be
-/// complete: a sync that ended where the next roll came left an empty time index there, and Kafka then found no
+/// Kafka's start after a crash rebuilds indexes from the segment on that the recovery point lies in. Those below must
+/// be complete: a sync that ended where the next roll came left an empty time index there, and Kafka then found no
 /// timestamp in that segment. (A missing offset index is rebuilt wherever it lies.)
 fn proven_segments_have_whole_indexes(disk: &SimDisk) {
     let Ok(points) = disk.read_file(format!("{DIR}/recovery-point-offset-checkpoint")) else { return };

@@ -87,8 +87,8 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopic`], [`ErrorKind::ReadOnly`]; [`ErrorKind::InvalidTopic`] for `__consumer_offsets`;
-    /// [`ErrorKind::WouldWaitForItself`] from inside a delivery hook; the catalog could not be written, and nothing is changed.
-    /// After any other error the topic is gone, and the next open removes what is left of its files.
+    /// [`ErrorKind::WouldWaitForItself`] from inside a delivery hook; the catalog could not be written, and nothing is
+    /// changed. After any other error the topic is gone, and the next open removes what is left of its files.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         span!("delete_topic", topic = name);
         let deleted = self.shared().delete_topic(name);

@@ -256,7 +256,8 @@ impl Log {
         Ok(Closed { segments, pieces, active_base: active.base() })
     }
 
-    /// Compacts what there is; `None`: nothing, or another pass is at it that is not waited for, or it was told to stop.
+    /// Compacts what there is; `None`: nothing, or another pass is at it that is not waited for, or it was told to
+    /// stop.
     ///
     /// After an error the log is as it was, or compacted up to some segment. Damage ends its compactions until it is
     /// opened anew.
