@@ -491,7 +491,7 @@ fn a_group_is_written_down_as_kafka_does() {
 fn who_holds_records_for_a_group_is_told_what_no_crash_takes_back() {
     let clock = crate::ManualClock::new(1);
     let options = crate::Store::options().maintenance(crate::Maintenance::Manual).clock(clock);
-    let store = options.disk(&crate::SimDisk::new(1)).open("/s").unwrap();
+    let store = options.disk(&crate::storage::SimDisk::new(1)).open("/s").unwrap();
     let topic = store.create_topic("t", crate::TopicConfig::default()).unwrap();
     let records = (0..9).map(|_| crate::Record::to(&topic).value("v"));
     topic.partition(0).unwrap().append(records, None, crate::Acks::All).unwrap();
@@ -514,7 +514,7 @@ fn who_holds_records_for_a_group_is_told_what_no_crash_takes_back() {
 fn an_offset_of_a_topic_that_is_made_anew_in_the_middle_of_the_commit_is_not_the_new_ones() {
     let clock = Interrupted::default();
     let options = crate::Store::options().maintenance(crate::Maintenance::Manual).clock(clock.clone());
-    let store = options.disk(&crate::SimDisk::new(1)).open("/s").unwrap();
+    let store = options.disk(&crate::storage::SimDisk::new(1)).open("/s").unwrap();
     let make = |name: &str, store: &crate::Store| {
         let topic = store.create_topic(name, crate::TopicConfig::default()).unwrap();
         let records = (0..9).map(|_| crate::Record::to(&topic).value("v"));
@@ -540,7 +540,8 @@ fn an_offset_of_a_topic_that_is_made_anew_in_the_middle_of_the_commit_is_not_the
 #[test]
 fn groups_that_nobody_has_in_hand_take_no_memory_for_ever() {
     let store = crate::Store::options().maintenance(crate::Maintenance::Manual);
-    let store = store.clock(crate::ManualClock::new(1)).disk(&crate::SimDisk::new(1)).open("/s").unwrap();
+    let store =
+        store.clock(crate::ManualClock::new(1)).disk(&crate::storage::SimDisk::new(1)).open("/s").unwrap();
     store.create_topic("t", crate::TopicConfig::default()).unwrap();
     store.group("g").commit_offsets([("t", 0, 0)]).unwrap();
     (0..100).for_each(|n| drop(store.group(&format!("g{n}")).describe().unwrap()));

@@ -268,7 +268,8 @@ fn tombstones(offsets: Vec<(Arc<str>, i32)>) -> Vec<Change> {
 mod tests {
     use super::*;
     use crate::group::tests::Interrupted;
-    use crate::{Acks, Maintenance, Record, SimDisk, Store, TopicConfig};
+    use crate::storage::SimDisk;
+    use crate::{Acks, Maintenance, Record, Store, TopicConfig};
 
     #[test]
     fn an_offset_that_was_moved_back_is_told_to_nobody_as_it_was_while_others_are_being_written() {

@@ -162,7 +162,7 @@ impl StoreOptions {
     }
 
     /// Runs on a simulated disk instead of the real one.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn disk(mut self, disk: &SimDisk) -> Self {
         self.disk = Some(disk.clone());
