@@ -225,6 +225,10 @@ fn what_kafkas_cleaner_keeps_we_keep_in_two_hundred_directories() {
 #[test]
 #[ignore = "takes up to a minute; .ci/soak calls it"]
 fn what_the_cleaner_of_kafka_3_9_keeps_we_keep() {
+    if std::env::var_os("LOGSTEAD_SOAK").is_none() {
+        println!("skipped: takes a minute more; .ci/soak asks for it");
+        return;
+    }
     let Some(oracle) = Oracle::of_line("3.9") else { return };
     let home = tempfile::tempdir().unwrap();
     compare(&oracle, &random(&oracle, MANY, home.path()), home.path());
