@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::{LOOK, Shared};
-use crate::{Consumer, ErrorKind, Offset, RebalanceListener, Records, Result, TopicPartition};
+use crate::{Consumer, ErrorKind, Offset, RebalanceListener, Records, RecordsIter, Result, TopicPartition};
 
 /// How long one poll waits while nothing is due; it is woken earlier.
 const IDLE: Duration = Duration::from_secs(60);
@@ -112,17 +112,25 @@ impl Reader {
 
     /// Commits where partitions begin that the group has no offset of.
     fn commit_starts(&mut self, records: &Records) -> Result<()> {
-        let mut starts = Vec::new();
-        for (topic, partition, mut records) in records.by_partition() {
+        let first = |(topic, partition, mut records): (&str, i32, RecordsIter<'_>)| {
             let name = TopicPartition { topic: topic.into(), partition };
-            let begins = self.shared.schedule(|schedule| schedule.begins(&name));
-            starts.extend(records.next().filter(|_| begins).map(|first| (name, first.offset())));
+            records.next().map(|first| (name, first.offset()))
+        };
+        let mut starts: Vec<_> = records.by_partition().filter_map(first).collect();
+        self.shared.schedule(|schedule| starts.retain(|(name, _)| schedule.begins(name)));
+        let committed = commit_offsets(&self.shared, &mut self.consumer, &starts);
+        self.unless_it_goes_on(committed)
+    }
+
+    /// An error of a commit, unless it is one that the pool goes on with: that is noted.
+    fn unless_it_goes_on(&self, committed: Result<()>) -> Result<()> {
+        match committed {
+            Err(error) if goes_on(error.kind()) || error.is_retriable() => {
+                self.shared.note(&error);
+                Ok(())
+            }
+            other => other,
         }
-        match commit_offsets(&self.shared, &mut self.consumer, &starts) {
-            Err(error) if goes_on(error.kind()) || error.is_retriable() => self.shared.note(&error),
-            other => other?,
-        }
-        Ok(())
     }
 
     fn look_where_reading_goes_on(&mut self, partitions: Vec<TopicPartition>) {
@@ -160,10 +168,8 @@ impl Reader {
             return Ok((due - now).clamp(LOOK, BUSY));
         }
         self.committed_at = now;
-        match commit(&self.shared, &mut self.consumer, None) {
-            Err(error) if goes_on(error.kind()) || error.is_retriable() => self.shared.note(&error),
-            other => other?,
-        }
+        let committed = commit(&self.shared, &mut self.consumer, None);
+        self.unless_it_goes_on(committed)?;
         Ok(LOOK)
     }
 }

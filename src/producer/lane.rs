@@ -235,6 +235,15 @@ impl Lane {
         true
     }
 
+    /// As [`Lane::drain_all`], for who leads no sync: what became dirty is kept in bounds.
+    pub(super) fn drain_in_bounds(&self, deadline: Option<Instant>) -> bool {
+        let drained = self.drain_all(deadline);
+        if drained {
+            self.shared.context.bound_dirty();
+        }
+        drained
+    }
+
     /// Appends all that was sent, for the last time. What failed before, and was told to nobody, is told to who closes
     /// the store.
     pub(super) fn drain_for_good(&self) {
@@ -424,9 +433,7 @@ impl Lane {
     /// One step towards a delivery that is not appended yet. `false`: the time was up.
     pub(super) fn drive(self: &Arc<Self>, deadline: Option<Instant>) -> Result<bool> {
         if self.acks() != Acks::All || self.topic.config().durability == Durability::PageCache {
-            let drained = self.drain_all(deadline);
-            self.shared.context.bound_dirty();
-            return Ok(drained);
+            return Ok(self.drain_in_bounds(deadline));
         }
         let log = self.log()?;
         if let Some(lead) = log.try_lead() {
@@ -444,10 +451,9 @@ impl Lane {
 
     /// Appends and commits all that was sent; the first error since the last call. `false`: the time was up.
     pub(super) fn flush(&self, deadline: Option<Instant>) -> Result<bool> {
-        if !self.drain_all(deadline) {
+        if !self.drain_in_bounds(deadline) {
             return Ok(false);
         }
-        self.shared.context.bound_dirty();
         let (appended, failure) = {
             let mut state = self.state.lock();
             (state.appended.last(), state.failure.take())

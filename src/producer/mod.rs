@@ -323,7 +323,6 @@ impl fmt::Debug for Producer {
 }
 
 /// Refuses the topic of offsets: groups alone write there.
-#[inline]
 fn check_user_topic(topic: &TopicInner) -> Result<()> {
     if topic.name.as_str() != OFFSETS_TOPIC {
         return Ok(());
@@ -343,9 +342,10 @@ impl Core {
         if bytes > shared.config.max_request_size {
             return Err(too_large(bytes, shared.config.max_request_size));
         }
-        check_user_topic(topic)?;
-        let new = || TopicLanes::new(&self.shared, topic);
-        let lanes = self.by_topic.get_or_init(topic.index, new).ok_or(ErrorKind::Closed)?;
+        let lanes = match self.by_topic.get(topic.index) {
+            Some(lanes) => lanes,
+            None => self.new_lanes(topic)?,
+        };
         let timestamp = record.timestamp_ms.unwrap_or_else(|| shared.clock.now_ms());
         topic.check_record(&record)?;
         let (key, value, headers) = (record.key, record.value, record.headers);
@@ -363,6 +363,13 @@ impl Core {
             Some(lane) => lane.send(incoming, None)?.ok_or_else(|| ErrorKind::Closed.into()),
             None => Err(topic.unknown(partition)),
         }
+    }
+
+    #[cold]
+    fn new_lanes(&self, topic: &Arc<TopicInner>) -> Result<&TopicLanes> {
+        check_user_topic(topic)?;
+        let new = || TopicLanes::new(&self.shared, topic);
+        self.by_topic.get_or_init(topic.index, new).ok_or_else(|| ErrorKind::Closed.into())
     }
 
     fn ask_partitioner(&self, topic: &TopicInner, record: &Record<'_>) -> i32 {
@@ -442,11 +449,7 @@ impl Shared {
                 .filter_map(|lane| Some((lane.due()?, lane)))
                 .min_by_key(|(due, _)| *due);
             let in_time = match oldest {
-                Some((_, lane)) => {
-                    let drained = lane.drain_all(Some(deadline));
-                    self.context.bound_dirty();
-                    drained
-                }
+                Some((_, lane)) => lane.drain_in_bounds(Some(deadline)),
                 None => {
                     let mut room = self.room.lock();
                     *room != seen || !self.moved.wait_until(&mut room, deadline).timed_out()

@@ -1,7 +1,7 @@
 //! Consumer groups of a store: handles by name, and the topic that their offsets are kept in.
 
 use super::{Handle, Shared, Store};
-use crate::config::{Cleanup, TopicConfig};
+use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
 use crate::group::{Group, OFFSETS_TOPIC};
 use crate::sync::Arc;
@@ -45,10 +45,8 @@ pub(super) fn begin(shared: &Arc<Shared>) {
     let store = Arc::downgrade(shared);
     shared.groups.make_topic_by(move || {
         let store = store.upgrade().ok_or(ErrorKind::Closed)?;
-        let config = TopicConfig::default()
-            .partitions(OFFSETS_PARTITIONS)
-            .segment_bytes(OFFSETS_SEGMENT_BYTES)
-            .cleanup_policy(Cleanup::COMPACT);
+        let config =
+            TopicConfig::default().partitions(OFFSETS_PARTITIONS).segment_bytes(OFFSETS_SEGMENT_BYTES);
         store.create_topic(TopicName::new(OFFSETS_TOPIC)?, config).map(drop)
     });
 }

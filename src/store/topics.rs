@@ -32,7 +32,6 @@ impl Store {
     /// [`ErrorKind::ReadOnly`]; [`ErrorKind::WouldWaitForItself`] from inside a delivery hook.
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let name = TopicName::new(name)?;
-        let config = settled(&name, config);
         config.validate()?;
         let inner = self.shared().create_topic(name, config)?;
         self.shared().topics.tell_change();
@@ -160,6 +159,7 @@ impl Shared {
     }
 
     pub(super) fn create_topic(&self, name: TopicName, config: TopicConfig) -> Result<Arc<TopicInner>> {
+        let config = settled(&name, config);
         let mut catalog = self.change_catalog("Store::create_topic")?;
         self.check_new(&mut catalog, &name)?;
         self.groups.forget_topic(name.as_str())?;

@@ -15,8 +15,12 @@ const UNCOMMITTED: IsolationLevel = IsolationLevel::ReadUncommitted;
 const HINTS: OpenHints =
     OpenHints { recovery_point: None, log_start: None, clean: false, contiguous: true, cleaned_to: None };
 
+fn options(stop: &(dyn Fn() -> bool + Sync)) -> CompactOptions<'_> {
+    CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, wait: false, stop }
+}
+
 fn try_compact(log: &Arc<Log>, map_bytes: usize) -> Result<Option<CompactionReport>> {
-    log.compact(&CompactOptions { map_bytes, bytes_per_second: None, wait: false, stop: &|| false })
+    log.compact(&CompactOptions { map_bytes, ..options(&|| false) })
 }
 
 /// Closes the active segment and compacts.
@@ -453,7 +457,7 @@ fn k25_a_pass_that_is_stopped_or_overtaken_leaves_nothing() {
         puts(&log, &["0", "1", "0"]);
         log.roll_active().unwrap();
         let bases = bench.bases();
-        let stop = CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, wait: false, stop: &|| true };
+        let stop = options(&|| true);
         assert_eq!(log.compact(&stop).unwrap(), None);
         assert_eq!((bench.bases(), left_over(bench)), (bases.clone(), 0));
         // Somebody takes the segment out of the list while it is rewritten.
@@ -464,8 +468,7 @@ fn k25_a_pass_that_is_stopped_or_overtaken_leaves_nothing() {
             }
             false
         };
-        let stop =
-            CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, wait: false, stop: &overtake };
+        let stop = options(&overtake);
         assert_eq!(log.compact(&stop).unwrap(), None);
         assert!(asked.load(Ordering::SeqCst) > 4);
         assert_eq!((bench.bases(), left_over(bench)), (bases, 0));
@@ -483,8 +486,7 @@ fn compact_with(log: &Arc<Log>, event: impl Fn() + Sync) -> (Result<Option<Compa
         }
         false
     };
-    let options = CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, wait: false, stop: &stop };
-    let done = log.compact(&options);
+    let done = log.compact(&options(&stop));
     (done, asked.load(Ordering::SeqCst))
 }
 
@@ -503,7 +505,7 @@ fn a_pass_ends_at_the_next_batch_when_its_log_is_closed() {
             log.commit_last();
             false
         };
-        let slow = CompactOptions { map_bytes: 1 << 20, bytes_per_second: Some(1), wait: false, stop: &stop };
+        let slow = CompactOptions { bytes_per_second: Some(1), ..options(&stop) };
         assert!(matches!(log.compact(&slow).unwrap_err().kind(), ErrorKind::Closed));
     });
 }
@@ -959,11 +961,7 @@ fn a_pass_that_is_under_way_is_waited_for_where_that_is_asked() {
         let (log, _) = bench.open(&compacted());
         puts(&log, &["0", "1", "0"]);
         log.roll_active().unwrap();
-        let pass = |wait| {
-            let options =
-                CompactOptions { map_bytes: 1 << 20, bytes_per_second: None, wait, stop: &|| false };
-            log.compact(&options).unwrap()
-        };
+        let pass = |wait| log.compact(&CompactOptions { wait, ..options(&|| false) }).unwrap();
         let running = log.compaction.running.lock();
         assert_eq!(pass(false), None);
         std::thread::scope(|scope| {
