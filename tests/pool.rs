@@ -923,6 +923,7 @@ fn a_pool_that_begins_at_the_end_and_dies_at_its_first_record_is_given_that_reco
     (3..8).for_each(|offset| gate.pass((0, offset), Answer::Fine));
     again.stop().unwrap();
     gate.check();
-    world.gate.answer((0, 3), Answer::Fine);
+    // The first pool may take the next ones before it is told to stop.
+    (3..8).for_each(|offset| world.gate.answer((0, offset), Answer::Fine));
     drop(pool);
 }
