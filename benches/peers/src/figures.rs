@@ -62,9 +62,22 @@ pub fn spread(figures: &[f64]) -> f64 {
     kept[kept.len() - 1] / kept[0]
 }
 
-/// How many times a peer's figure is ours. The ratio is taken within each round, where the machine was the same for
-/// both, and the median of the ratios is what counts.
-pub fn of_ours(workload: &Workload, peer: &str, figures: &Figures) -> Option<f64> {
+/// How many times a peer's figure is ours.
+#[derive(Clone, Copy)]
+pub struct OfOurs {
+    /// The ratio is taken within each round, where the machine was the same for both: the median of these.
+    pub ratio: f64,
+    /// Of the ratios.
+    pub spread: f64,
+}
+
+impl OfOurs {
+    pub fn unsteady(self) -> bool {
+        self.spread > APART_MAX
+    }
+}
+
+pub fn of_ours(workload: &Workload, peer: &str, figures: &Figures) -> Option<OfOurs> {
     let of = |peer: &str| figures.get(&(workload.id.to_owned(), peer.to_owned()));
     let better = |a: &&Vec<f64>, b: &&Vec<f64>| {
         let order = median(a).total_cmp(&median(b));
@@ -72,26 +85,41 @@ pub fn of_ours(workload: &Workload, peer: &str, figures: &Figures) -> Option<f64
     };
     let ours = OURS.iter().filter_map(|name| of(name)).max_by(better)?;
     let ratios: Vec<_> = of(peer)?.iter().zip(ours).map(|(theirs, ours)| theirs / ours).collect();
-    Some(median(&ratios))
+    Some(OfOurs { ratio: median(&ratios), spread: spread(&ratios) })
 }
 
-/// Prints the ratios that two runs do not agree on; whether there are none.
+/// Whether so many ratios are unsteady that the machine must have been busy with other things.
+pub fn too_unsteady(unsteady: usize, ratios: usize) -> bool {
+    unsteady * 4 > ratios
+}
+
+/// Prints the ratios that two runs do not agree on, and those that either run itself calls unsteady; whether there are
+/// none of the first and not too many of the second.
 pub fn agree(one: &Path, other: &Path) -> bool {
     let (one, other) = (load(one), load(other));
-    let (mut compared, mut apart) = (0, 0);
+    let (mut compared, mut apart, mut unsteady) = (0, 0, 0);
     for workload in WORKLOADS {
         let peers = one.keys().filter(|(id, _)| id == workload.id).map(|(_, peer)| peer);
-        for peer in peers {
-            let ratios = (of_ours(workload, peer, &one), of_ours(workload, peer, &other));
-            let (Some(a), Some(b)) = ratios else { continue };
+        for peer in peers.filter(|peer| !OURS.contains(&peer.as_str())) {
+            let both = (of_ours(workload, peer, &one), of_ours(workload, peer, &other));
+            let (Some(a), Some(b)) = both else { continue };
             compared += 1;
-            let times = (a / b).max(b / a);
-            if times > APART_MAX {
+            let times = (a.ratio / b.ratio).max(b.ratio / a.ratio);
+            let what = if a.unsteady() || b.unsteady() {
+                unsteady += 1;
+                "unsteady"
+            } else if times > APART_MAX {
                 apart += 1;
-                println!("{} {peer}: {a:.3} and {b:.3} of ours, {times:.2} apart", workload.id);
-            }
+                "apart"
+            } else {
+                continue;
+            };
+            println!(
+                "{what}: {} {peer}: {:.3} and {:.3} of ours, {times:.2} apart; spread {:.2} and {:.2}",
+                workload.id, a.ratio, b.ratio, a.spread, b.spread
+            );
         }
     }
-    println!("{apart} of {compared} ratios are more than {APART_MAX} apart");
-    apart == 0
+    println!("of {compared} ratios {apart} are more than {APART_MAX} apart, {unsteady} are unsteady");
+    apart == 0 && !too_unsteady(unsteady, compared)
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::Results;
-use crate::figures::{APART_MAX, Figures, OURS, measured, median, of_ours, save, spread};
+use crate::figures::{
+    APART_MAX, Figures, OURS, OfOurs, measured, median, of_ours, save, spread, too_unsteady,
+};
 use crate::peer::{ABSENT, About};
 use crate::steps::{WORKLOADS, Workload};
 
@@ -16,7 +18,7 @@ struct Row<'a> {
     peer: &'a About,
     median: f64,
     spread: f64,
-    of_ours: Option<f64>,
+    of_ours: Option<OfOurs>,
 }
 
 /// How a run went.
@@ -33,14 +35,14 @@ impl Report {
         if self.rounds == 1 {
             return "**One round only**: nothing is known of how steady these figures are.".to_owned();
         }
-        let verdict = if unsteady * 4 > measured {
+        let verdict = if too_unsteady(unsteady, measured) {
             "The machine was busy with other things: **do not quote these tables, measure again.**"
         } else {
             "Do not quote those."
         };
         format!(
-            "{unsteady} of {measured} figures varied by more than {APART_MAX} between rounds; {} steps began while \
-             something else ran. {verdict}",
+            "{unsteady} of {measured} ratios, marked ~, varied by more than {APART_MAX} between rounds; {} steps began \
+             while something else ran. {verdict}",
             self.disturbed
         )
     }
@@ -57,8 +59,10 @@ impl Report {
         for workload in WORKLOADS {
             let rows = rows(workload, peers, &figures);
             let missing = missing(workload, peers, results);
-            measured += rows.len();
-            unsteady += rows.iter().filter(|row| row.spread > APART_MAX).count();
+            let ratios =
+                rows.iter().filter(|row| !OURS.contains(&row.peer.name)).filter_map(|row| row.of_ours);
+            measured += ratios.clone().count();
+            unsteady += ratios.filter(|of| of.unsteady()).count();
             let _ = writeln!(tables, "\n## {} {}\n", workload.id, workload.title);
             if !rows.is_empty() {
                 let _ = writeln!(tables, "![{}]({}.svg)\n", workload.title, workload.id);
@@ -66,7 +70,9 @@ impl Report {
                 tables.push_str("|---|---:|---:|---:|\n");
             }
             for row in &rows {
-                let of_ours = row.of_ours.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+                let of_ours = row.of_ours.map_or("-".to_owned(), |of| {
+                    format!("{:.2}{}", of.ratio, if of.unsteady() { " ~" } else { "" })
+                });
                 let name = if OURS.contains(&row.peer.name) {
                     format!("**{}**", row.peer.name)
                 } else {
@@ -83,7 +89,11 @@ impl Report {
                 .filter(|row| !OURS.contains(&row.peer.name))
                 .filter_map(|row| {
                     let times =
-                        row.of_ours.map(|of| if workload.smaller_is_better { 1.0 / of } else { of })?;
+                        row.of_ours.map(
+                            |OfOurs { ratio, .. }| {
+                                if workload.smaller_is_better { 1.0 / ratio } else { ratio }
+                            },
+                        )?;
                     (times > 1.0).then(|| format!("{} ({times:.2} times)", row.peer.name))
                 })
                 .collect();
