@@ -197,7 +197,7 @@ impl Coordinator {
     ) -> Option<MemberNo> {
         let before = joining.instance_id.as_ref().and_then(|instance| self.instances.get(instance)).copied();
         let others = self.members.iter().filter(|(no, _)| Some(**no) != before).map(|(_, member)| member);
-        if !super::target::agree(others.map(|m| &*m.joining.assignors), &joining.assignors) {
+        if super::target::common(&joining.assignors, others.map(|m| &*m.joining.assignors)).is_empty() {
             return None;
         }
         let no = self.next_no;
@@ -440,11 +440,24 @@ impl Coordinator {
     }
 
     fn look_at_topics(&mut self, look: Look<'_>) {
-        let wanted: BTreeSet<Arc<str>> =
-            self.members.values().flat_map(|member| member.joining.wanted.iter().map(Arc::clone)).collect();
+        let wanted = self.wanted().into_iter().map(Arc::clone).collect::<Vec<_>>();
         if self.slots.look_at(wanted.into_iter(), look) {
             self.change();
         }
+    }
+
+    /// The names of the topics that somebody wants.
+    pub(super) fn wanted(&self) -> BTreeSet<&Arc<str>> {
+        let mut all = BTreeSet::new();
+        let mut last: &[Arc<str>] = &[];
+        // Most members of a group want the same.
+        for list in self.members.values().map(|member| &*member.joining.wanted) {
+            if list != last {
+                all.extend(list);
+                last = list;
+            }
+        }
+        all
     }
 
     fn change(&mut self) {

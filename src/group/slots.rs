@@ -87,6 +87,11 @@ impl Slots {
         self.by_name.get(name).copied()
     }
 
+    /// Above every index that was given out.
+    pub(super) fn len(&self) -> usize {
+        self.topics.len()
+    }
+
     pub(super) fn get(&self, topic: usize) -> Option<&TopicSlot> {
         self.topics.get(topic)
     }

@@ -1,6 +1,5 @@
 //! From members to a target: what an assignor is asked, with no lock held, and whether its answer can be followed.
 
-use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::assignor::{Assignor, GroupSpec, MemberSpec, PartitionIndex, TopicSpec};
@@ -29,26 +28,25 @@ pub(crate) enum Installed {
     Wrong(String),
 }
 
-/// Whether some assignor of `one` is known to all `others`.
-pub(super) fn agree<'m>(others: impl Iterator<Item = &'m [Named]>, one: &[Named]) -> bool {
+/// Those of `one` that are known to all `others`.
+pub(super) fn common<'n, 'm>(
+    one: &'n [Named],
+    others: impl Iterator<Item = &'m [Named]>,
+) -> Vec<&'n str> {
     let mut common: Vec<&str> = one.iter().map(|assignor| &*assignor.name).collect();
     for other in others {
-        common.retain(|name| knows(other, name));
+        common.retain(|name| other.iter().any(|assignor| &*assignor.name == *name));
     }
-    !common.is_empty()
-}
-
-fn knows(assignors: &[Named], name: &str) -> bool {
-    assignors.iter().any(|assignor| &*assignor.name == name)
+    common
 }
 
 /// Each member votes for the first of its assignors that all know; the most votes win, the first member's among equals.
 fn choose<'m>(members: &[&'m Member]) -> Option<&'m Named> {
+    let (first, others) = members.split_first()?;
+    let common = common(&first.joining.assignors, others.iter().map(|other| &*other.joining.assignors));
     let mut votes: Vec<(&Named, usize)> = Vec::new();
     for member in members {
-        let all_know =
-            |assignor: &&Named| members.iter().all(|other| knows(&other.joining.assignors, &assignor.name));
-        let vote = member.joining.assignors.iter().find(all_know)?;
+        let vote = member.joining.assignors.iter().find(|assignor| common.contains(&&*assignor.name))?;
         match votes.iter_mut().find(|(voted, _)| voted.name == vote.name) {
             Some((_, count)) => *count += 1,
             None => votes.push((vote, 1)),
@@ -72,11 +70,13 @@ impl Coordinator {
         // All members were found to have one in common when they joined.
         let chosen = choose(&members)?;
         let (assignor, name) = (Arc::clone(&chosen.assignor), Arc::clone(&chosen.name));
-        let wanted: BTreeSet<&Arc<str>> =
-            members.iter().flat_map(|member| member.joining.wanted.iter()).collect();
         // In the order of their names.
-        let topics: Vec<usize> = wanted.into_iter().filter_map(|name| self.slots.find(name)).collect();
-        let index_of: HashMap<usize, usize> = topics.iter().enumerate().map(|(i, slot)| (*slot, i)).collect();
+        let topics: Vec<usize> = self.wanted().iter().filter_map(|name| self.slots.find(name)).collect();
+        // By the group's own index.
+        let mut index_of: Vec<Option<usize>> = vec![None; self.slots.len()];
+        for (index, slot) in topics.iter().enumerate() {
+            index_of[*slot] = Some(index);
+        }
         let mut specs: Vec<MemberSpec> = Vec::with_capacity(members.len());
         let mut last: Option<&Member> = None;
         for member in members {
@@ -86,11 +86,11 @@ impl Coordinator {
                 Some(spec) => spec.topics.clone(),
                 None => {
                     let slots = member.joining.wanted.iter().filter_map(|name| self.slots.find(name));
-                    slots.filter_map(|slot| index_of.get(&slot).copied()).collect()
+                    slots.filter_map(|slot| index_of[slot]).collect()
                 }
             };
             let owned = member.target.iter().filter_map(|place| {
-                let topic = *index_of.get(&place.topic)?;
+                let topic = index_of[place.topic]?;
                 Some(PartitionIndex { topic, partition: place.partition })
             });
             let mut owned: Vec<PartitionIndex> = owned.collect();
