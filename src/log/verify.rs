@@ -194,6 +194,7 @@ pub(crate) fn verify(
     // A topic that was a `Disk` one has the word of that time; after a crash it may be older than the checkpoint,
     // which is synced, or from before a compaction.
     let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= proven.max(cleaned.needed_to));
+    let slot = slot.filter(|slot| is_of_these_bytes(*slot, cleaned));
     let mut verifying = Verifying {
         storage,
         dir,
@@ -210,6 +211,12 @@ pub(crate) fn verify(
     verifying.report.partitions += 1;
     verifying.start(&logs);
     verifying.segments(logs)
+}
+
+/// Whether its position means anything: a compaction may have exchanged the bytes that it was noted for. All of what
+/// took their place is committed.
+fn is_of_these_bytes(slot: Committed, cleaned: Cleaned) -> bool {
+    slot.segment_base >= cleaned.sparse_below
 }
 
 /// The `.log` files and their lengths, rising. A directory that is written to while it is listed may leave out what is
@@ -344,6 +351,7 @@ impl Verifying<'_> {
     /// Whether a writer beside this exchanged segments since it was last asked.
     fn exchanged(&mut self) -> Result<bool> {
         let now = compact::readable(self.storage, self.dir)?;
+        self.slot = self.slot.filter(|slot| is_of_these_bytes(*slot, now));
         Ok(std::mem::replace(&mut self.cleaned, now) != now)
     }
 
