@@ -1,13 +1,13 @@
 //! Counters and histograms that are always kept, and the spans of the feature `tracing`.
 //!
 //! Invariants:
-//! - Nothing is touched per record: counters once per append, per read or per sync, all of them relaxed.
-//! - Every figure takes a fixed amount of memory, and a partition that was never synced has no histogram.
+//! - Nothing is touched per record: counters once per append or read, all of them relaxed, and a lock of its own per sync.
+//! - Every figure takes a bounded amount of memory, and a partition that was never synced has no histogram.
 //! - A gauge goes down by exactly what it went up, when what it counts is dropped.
 
 use std::time::Duration;
 
-use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, Weak};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Weak};
 
 /// A `tracing` span from here to the end of the block; nothing at all without the feature.
 ///
@@ -156,38 +156,43 @@ fn bucket_end(bucket: usize) -> Duration {
     Duration::from_micros(micros)
 }
 
-/// Counts syncs and what they took: by one thread at a time, read by any. 400 bytes, once there was a sync.
+/// Counts syncs and what they took. The times of a device lie near each other: a few of the buckets are ever needed.
 #[derive(Debug, Default)]
-pub(crate) struct SyncCounter(OnceLock<Box<SyncBuckets>>);
+pub(crate) struct SyncCounter(Mutex<SyncBuckets>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SyncBuckets {
-    nanos: AtomicU64,
-    counts: [AtomicU32; BUCKETS],
+    nanos: u64,
+    /// Buckets that are not empty, rising, and how many syncs lie in them.
+    counts: Vec<(u8, u32)>,
 }
 
 impl SyncCounter {
-    pub(crate) fn add_alone(&self, took: Duration) {
-        let buckets = self.0.get_or_init(|| {
-            Box::new(SyncBuckets {
-                nanos: AtomicU64::new(0),
-                counts: std::array::from_fn(|_| AtomicU32::new(0)),
-            })
-        });
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        buckets.nanos.store(buckets.nanos.load(Ordering::Relaxed).saturating_add(nanos), Ordering::Relaxed);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        if let Some(count) = buckets.counts.get(bucket_of(micros)) {
-            count.store(count.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
+    pub(crate) fn add(&self, took: Duration) {
+        let bucket = bucket_of(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)) as u8;
+        let mut buckets = self.0.lock();
+        buckets.nanos = buckets.nanos.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        match buckets.counts.binary_search_by_key(&bucket, |(known, _)| *known) {
+            Ok(at) => {
+                if let Some((_, count)) = buckets.counts.get_mut(at) {
+                    *count = count.saturating_add(1);
+                }
+            }
+            Err(at) => {
+                buckets.counts.reserve_exact(1);
+                buckets.counts.insert(at, (bucket, 1));
+            }
         }
     }
 
     pub(crate) fn get(&self) -> SyncTimes {
-        let Some(buckets) = self.0.get() else { return SyncTimes::default() };
-        SyncTimes {
-            total: Duration::from_nanos(buckets.nanos.load(Ordering::Relaxed)),
-            counts: buckets.counts.iter().map(|count| u64::from(count.load(Ordering::Relaxed))).collect(),
+        let buckets = self.0.lock();
+        let mut counts = Vec::new();
+        for (bucket, count) in &buckets.counts {
+            counts.resize(usize::from(*bucket), 0);
+            counts.push(u64::from(*count));
         }
+        SyncTimes { total: Duration::from_nanos(buckets.nanos), counts }
     }
 }
 
@@ -199,7 +204,7 @@ impl SyncCounter {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncTimes {
     total: Duration,
-    /// By bucket; empty when there was none.
+    /// By bucket, up to the last that is not empty.
     counts: Vec<u64>,
 }
 
@@ -275,7 +280,7 @@ mod tests {
         let syncs = SyncCounter::default();
         assert_eq!((syncs.get().count(), syncs.get().percentile(50.0), syncs.get().mean()), (0, None, None));
         for micros in 1..=10_000 {
-            syncs.add_alone(Duration::from_micros(micros));
+            syncs.add(Duration::from_micros(micros));
         }
         let times = syncs.get();
         assert_eq!((times.count(), times.mean()), (10_000, Some(Duration::from_nanos(5_000_500))));
@@ -288,9 +293,9 @@ mod tests {
     #[test]
     fn times_add_up_and_differences_are_what_came_between() {
         let syncs = SyncCounter::default();
-        syncs.add_alone(Duration::from_millis(1));
+        syncs.add(Duration::from_millis(1));
         let before = syncs.get();
-        syncs.add_alone(Duration::from_secs(100));
+        syncs.add(Duration::from_secs(100));
         let mut sum = before.clone();
         let between = syncs.get().since(&before);
         assert_eq!((between.count(), between.mean()), (1, Some(Duration::from_secs(100))));

@@ -29,10 +29,7 @@ pub(crate) enum Installed {
 }
 
 /// Those of `one` that are known to all `others`.
-pub(super) fn common<'n, 'm>(
-    one: &'n [Named],
-    others: impl Iterator<Item = &'m [Named]>,
-) -> Vec<&'n str> {
+pub(super) fn common<'n, 'm>(one: &'n [Named], others: impl Iterator<Item = &'m [Named]>) -> Vec<&'n str> {
     let mut common: Vec<&str> = one.iter().map(|assignor| &*assignor.name).collect();
     for other in others {
         common.retain(|name| other.iter().any(|assignor| &*assignor.name == *name));

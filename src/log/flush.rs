@@ -261,7 +261,7 @@ impl Log {
             return Err(error);
         }
         if let Some(began) = began {
-            self.syncs.add_alone(began.elapsed());
+            self.syncs.add(began.elapsed());
         }
         // An index is rebuilt when it is missing: its loss is no reason to stop. That of the active segment is a hint.
         sealed.iter().for_each(|segment| segment.close_index());

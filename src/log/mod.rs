@@ -138,33 +138,49 @@ impl Context {
 /// Wakes the one who does the work that nobody waits for, if it sleeps.
 #[derive(Debug, Default)]
 pub(crate) struct Wake {
-    asleep: AtomicBool,
+    /// When it will wake by itself, in microseconds of the monotonic clock; 0: it is awake, [`u64::MAX`]: about to sleep.
+    until: AtomicU64,
     bell: Bell,
 }
 
 impl Wake {
     /// Free when nobody sleeps.
     pub(crate) fn wake(&self) {
-        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
+        if self.until.load(Ordering::SeqCst) != 0 && self.until.swap(0, Ordering::SeqCst) != 0 {
             self.bell.ring();
+        }
+    }
+
+    /// For something that is to be done at `due`: free too when the sleep ends before.
+    pub(crate) fn wake_by(&self, due: Duration) {
+        if micros(due) < self.until.load(Ordering::SeqCst) {
+            self.wake();
         }
     }
 
     /// Wakes also one who is about to sleep.
     pub(crate) fn wake_always(&self) {
-        self.asleep.store(false, Ordering::SeqCst);
+        self.until.store(0, Ordering::SeqCst);
         self.bell.ring();
     }
 
     /// Announces the sleep; what became due before is looked for once more after this.
     pub(crate) fn fall_asleep(&self) {
-        self.asleep.store(true, Ordering::SeqCst);
+        self.until.store(u64::MAX, Ordering::SeqCst);
     }
 
-    pub(crate) fn sleep(&self, time: Duration) {
+    /// Sleeps, from `now` on, the monotonic clock's time before it was looked for what is due.
+    pub(crate) fn sleep(&self, now: Duration, time: Duration) {
+        let until = micros(now.saturating_add(time));
+        // Who was woken since the announcement finds the bell rung.
+        let _ = self.until.compare_exchange(u64::MAX, until, Ordering::SeqCst, Ordering::SeqCst);
         self.bell.wait_until(std::time::Instant::now() + time);
-        self.asleep.store(false, Ordering::SeqCst);
+        self.until.store(0, Ordering::SeqCst);
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The logs that hold something no sync covers, for whoever does the work that nobody waits for.
@@ -202,7 +218,7 @@ impl Unsynced {
     fn list(&self, log: &Arc<Log>) {
         if !log.listed.swap(true, Ordering::SeqCst) {
             self.logs.lock().push(Arc::clone(log));
-            log.context.wake.wake();
+            log.sync_due_at().into_iter().for_each(|due| log.context.wake.wake_by(due));
         }
     }
 
@@ -269,7 +285,6 @@ pub(crate) struct Log {
     written: TrafficCounter,
     /// Offsets that the start passed, and bytes of segments that went.
     deleted: TrafficCounter,
-    /// Counted by who leads.
     syncs: SyncCounter,
     unsynced_bytes: AtomicU64,
     /// When the oldest write that no sync covers happened, in milliseconds of the monotonic clock plus one; 0 = none.
@@ -281,8 +296,8 @@ pub(crate) struct Log {
     committed_file: OnceLock<Arc<dyn File>>,
     failure: OnceLock<Error>,
     closed: AtomicBool,
-    /// In a read-only store.
-    follow: Option<follow::Follow>,
+    /// In a read-only store: elsewhere ten thousand partitions have no room for it.
+    follow: Option<Box<follow::Follow>>,
     producers: Mutex<producers::Producers>,
     pub(super) compaction: compact::State,
     /// They were read; never so in a read-only store.

@@ -156,7 +156,7 @@ impl Log {
             committed_file: OnceLock::new(),
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
-            follow: context.read_only.then(Follow::default),
+            follow: context.read_only.then(Box::<Follow>::default),
             producers: Mutex::new(producers),
             compaction: compact::State::new(cleaned, hints.cleaned_to),
             producers_ready: AtomicBool::new(false),

@@ -131,7 +131,7 @@ pub(crate) struct LastOfProducer {
 /// All producers of a partition, as of an offset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProducerState {
-    producers: HashMap<i64, ProducerEntry>,
+    producers: BTreeMap<i64, ProducerEntry>,
     /// First offsets of open transactions, and whose they are.
     open: BTreeMap<Offset, i64>,
     /// First offsets and markers of transactions whose marker may not be committed.
@@ -143,7 +143,7 @@ pub(crate) struct ProducerState {
 impl ProducerState {
     /// A state as of `end`, of entries that a snapshot held.
     pub(crate) fn new(end: Offset, entries: impl IntoIterator<Item = (i64, ProducerEntry)>) -> Self {
-        let producers: HashMap<i64, ProducerEntry> = entries.into_iter().collect();
+        let producers: BTreeMap<i64, ProducerEntry> = entries.into_iter().collect();
         let open = producers.iter().filter_map(|(id, entry)| Some((entry.txn_first?, *id))).collect();
         ProducerState { producers, open, decided: Vec::new(), end }
     }

@@ -461,10 +461,10 @@ impl Shared {
         }
     }
 
-    /// Notes a lane whose batch lingers. Called with the lane locked.
-    fn list(&self, lane: &Arc<Lane>) {
+    /// Notes a lane whose batch lingers until then. Called with the lane locked.
+    fn list(&self, lane: &Arc<Lane>, due: Duration) {
         self.lingering.lock().push(Arc::clone(lane));
-        self.context.wake.wake();
+        self.context.wake.wake_by(due);
     }
 
     /// Appends the batches that lingered long enough.

@@ -185,11 +185,11 @@ impl Segment {
             return Ok(None);
         }
         if let Some(digest) = self.digest.get() {
-            return Ok(digest.as_ref());
+            return Ok(digest.as_deref());
         }
         let path = self.dir.join(name::digest(self.base));
         let digest = load(self.storage.as_ref(), &path, self.base, self.written(), self.config.maps)?;
-        Ok(self.digest.get_or_init(|| digest).as_ref())
+        Ok(self.digest.get_or_init(|| digest.map(Box::new)).as_deref())
     }
 
     /// Compares the front of a batch at `position` with the digest.

@@ -10,7 +10,7 @@
 use super::offset_index::{self, OffsetIndex};
 use super::scan::{Order, Step};
 use super::time_index::{self, TimeIndex};
-use super::{Fault, IndexBytes, Segment, SegmentConfig, name};
+use super::{Fault, IndexBytes, NOT_ASKED, Segment, SegmentConfig, name};
 use crate::error::Result;
 use crate::record::BatchHeader;
 use crate::storage::{self, File, Open, Region};
@@ -231,14 +231,14 @@ impl Segment {
     /// As [`Segment::max_timestamp`], for whoever asks again and again: what a closed segment answers is remembered,
     /// and its index is not kept in memory for it.
     pub(crate) fn youngest(&self) -> Result<i64, Fault> {
-        if let Some(youngest) = self.youngest.get() {
-            return Ok(*youngest);
+        let known = self.youngest.load(Ordering::Relaxed);
+        if known != NOT_ASKED {
+            return Ok(known);
         }
         let is_loaded = !matches!(&*self.index.read(), Index::NotLoaded);
         let youngest = self.max_timestamp()?;
         if self.is_sealed() && !self.damaged.load(Ordering::Acquire) {
-            // Another thread found the same.
-            let _ = self.youngest.set(youngest);
+            self.youngest.store(youngest, Ordering::Relaxed);
         }
         if !is_loaded {
             self.forget_index();

@@ -27,7 +27,7 @@ use crate::limits::BATCH_HEADER_BYTES;
 use crate::metrics::Pins;
 use crate::record::{BatchHeader, Invalid, unpack, verify_crc};
 use crate::storage::{File, Map, Open, Region, Storage};
-use crate::sync::{Arc, AtomicBool, AtomicU64, OnceLock, Ordering, RwLock};
+use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, OnceLock, Ordering, RwLock};
 use crate::types::Offset;
 
 pub(crate) use copy::IndexBytes;
@@ -90,6 +90,9 @@ pub(crate) struct Landing {
     pub(crate) expected_base: Option<Offset>,
 }
 
+/// A youngest timestamp that nobody asked for yet: no record has it.
+const NOT_ASKED: i64 = i64::MIN;
+
 /// One base offset's files.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -98,12 +101,12 @@ pub(crate) struct Segment {
     storage: Arc<dyn Storage>,
     config: SegmentConfig,
     /// The name of the `.log`, where it has not its own while segments are exchanged.
-    stand_in: Option<PathBuf>,
+    stand_in: Option<Box<Path>>,
     log: OnceLock<Arc<dyn File>>,
     map: OnceLock<Option<Arc<Map>>>,
     index: RwLock<Index>,
     /// Of a closed segment that may have gaps.
-    digest: OnceLock<Option<Digest>>,
+    digest: OnceLock<Option<Box<Digest>>>,
     aborted: RwLock<Aborted>,
     /// Bytes handed to the operating system. Only the append lock's holder moves it.
     written: AtomicU64,
@@ -112,7 +115,7 @@ pub(crate) struct Segment {
     /// The index was made stepping over damage: it does not know the times of what lies there.
     damaged: AtomicBool,
     /// Its youngest timestamp, once it was asked for and can not change any more.
-    youngest: OnceLock<i64>,
+    youngest: AtomicI64,
     /// Bytes known to be on the device.
     synced: AtomicU64,
     /// Whether the directory entry is on the device.
@@ -182,7 +185,7 @@ impl Segment {
             visible: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
-            youngest: OnceLock::new(),
+            youngest: AtomicI64::new(NOT_ASKED),
             synced: AtomicU64::new(0),
             entry_synced: AtomicBool::new(true),
             pins: Arc::clone(pins),
@@ -195,12 +198,15 @@ impl Segment {
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        self.stand_in.clone().unwrap_or_else(|| self.dir.join(name::log(self.base)))
+        match &self.stand_in {
+            Some(path) => path.to_path_buf(),
+            None => self.dir.join(name::log(self.base)),
+        }
     }
 
     /// Reads its `.log` from another name, the one it has in the middle of an exchange.
     pub(crate) fn standing_in(mut self, log: Option<PathBuf>) -> Self {
-        self.stand_in = log;
+        self.stand_in = log.map(PathBuf::into_boxed_path);
         self
     }
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Bound, Deref};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, RwLo
 pub(super) struct Slot {
     /// Read-locked while in use, which is what keeps it from being closed.
     file: RwLock<Option<File>>,
-    path: Mutex<PathBuf>,
+    path: Mutex<Arc<Path>>,
     id: (u64, u64),
     writable: bool,
     /// Writes that ended, and how many of them the last good sync covers: apart, the file is dirty.
@@ -37,8 +37,8 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn path(&self) -> PathBuf {
-        self.path.lock().clone()
+    pub(super) fn path(&self) -> Arc<Path> {
+        Arc::clone(&self.path.lock())
     }
 
     /// To be called when a write ended, well or not, and before the descriptor is let go.
@@ -53,6 +53,14 @@ impl Slot {
 
     pub(super) fn note_sync(&self, covered: u64) {
         self.synced.fetch_max(covered, Ordering::AcqRel);
+    }
+
+    /// How many names a file has that was opened again, if it is this slot's.
+    fn check(&self, path: &Path, file: &File) -> Result<u64> {
+        match check(path, file, false)? {
+            (id, links) if id == self.id => Ok(links),
+            _ => Err(bad_file(path, "another file took its place while it was in use")),
+        }
     }
 
     fn is_dirty(&self) -> bool {
@@ -93,7 +101,7 @@ pub(super) struct Pool {
 /// Which slots live under which name, and which of them are open.
 #[derive(Debug, Default)]
 struct Names {
-    by_path: BTreeMap<PathBuf, Vec<Arc<Slot>>>,
+    by_path: BTreeMap<Arc<Path>, Vec<Arc<Slot>>>,
     /// By the slot's address.
     open: HashMap<usize, Arc<Slot>>,
 }
@@ -111,10 +119,11 @@ impl Pool {
     pub(super) fn open(&self, path: PathBuf, writable: bool, flags: OFlags) -> Result<Arc<Slot>> {
         let mut names = self.names.lock();
         let file = self.open_file(&mut names, &path, flags)?;
-        let id = check(&path, &file, writable)?;
+        let (id, _) = check(&path, &file, writable)?;
+        let path: Arc<Path> = path.into();
         let slot = Arc::new(Slot {
             file: RwLock::new(Some(file)),
-            path: Mutex::new(path.clone()),
+            path: Mutex::new(Arc::clone(&path)),
             id,
             writable,
             written: AtomicU64::new(0),
@@ -122,7 +131,8 @@ impl Pool {
             pinned: AtomicBool::new(false),
             used: AtomicU64::new(self.next_tick()),
         });
-        names.by_path.entry(path).or_default().push(Arc::clone(&slot));
+        // Most names have one.
+        names.by_path.entry(path).or_insert_with(|| Vec::with_capacity(1)).push(Arc::clone(&slot));
         names.open.insert(address(&slot), Arc::clone(&slot));
         Ok(slot)
     }
@@ -152,15 +162,11 @@ impl Pool {
     fn restore(&self, names: &mut Names, slot: &Arc<Slot>) -> Result<()> {
         let path = slot.path();
         let mut file = self.open_file(names, &path, flags_of(slot.writable))?;
-        if check(&path, &file, false)? != slot.id {
-            return Err(bad_file(&path, "another file took its place while it was in use"));
-        }
-        if slot.writable && check(&path, &file, true).is_err() {
+        let links = slot.check(&path, &file)?;
+        if slot.writable && links > 1 {
             // It got a second name since it was opened: from now on it is only read and synced.
             file = self.open_file(names, &path, flags_of(false))?;
-            if check(&path, &file, false)? != slot.id {
-                return Err(bad_file(&path, "another file took its place while it was in use"));
-            }
+            slot.check(&path, &file)?;
         }
         slot.used.store(self.next_tick(), Ordering::Relaxed);
         *slot.file.write() = Some(file);
@@ -208,17 +214,18 @@ impl Pool {
             unpin(&replaced);
             return Err(error);
         }
-        names.by_path.remove(&to);
-        let below = names.by_path.range(from.clone()..).take_while(|(path, _)| path.starts_with(&from));
-        let moved: Vec<PathBuf> = below.map(|(path, _)| path.clone()).collect();
+        names.by_path.remove(to.as_path());
+        let from_on = names.by_path.range::<Path, _>((Bound::Included(from.as_path()), Bound::Unbounded));
+        let below = from_on.take_while(|(path, _)| path.starts_with(&from));
+        let moved: Vec<Arc<Path>> = below.map(|(path, _)| Arc::clone(path)).collect();
         for old in moved {
             let Some(slots) = names.by_path.remove(&old) else { continue };
-            let new = match old.strip_prefix(&from) {
-                Ok(rest) if !rest.as_os_str().is_empty() => to.join(rest),
-                _ => to.clone(),
+            let new: Arc<Path> = match old.strip_prefix(&from) {
+                Ok(rest) if !rest.as_os_str().is_empty() => to.join(rest).into(),
+                _ => to.as_path().into(),
             };
             for slot in &slots {
-                slot.path.lock().clone_from(&new);
+                *slot.path.lock() = Arc::clone(&new);
             }
             names.by_path.entry(new).or_default().extend(slots);
         }
@@ -341,9 +348,9 @@ fn rename_raw(from: &Path, to: &Path) -> Result<()> {
     retry(|| rustix::fs::rename(from, to)).map_err(|error| Error::io(from, "rename", &error))
 }
 
-/// Refuses what is not a file of our own making; says which file it is. One with several names is not ours alone, and
-/// only read.
-fn check(path: &Path, file: &File, writable: bool) -> Result<(u64, u64)> {
+/// Refuses what is not a file of our own making; says which file it is, and how many names it has. One with several
+/// is not ours alone, and only read.
+fn check(path: &Path, file: &File, writable: bool) -> Result<((u64, u64), u64)> {
     let meta = file.metadata().map_err(|error| Error::io(path, "stat", &error))?;
     if !meta.is_file() {
         return Err(bad_file(path, "not a regular file: refused"));
@@ -351,5 +358,5 @@ fn check(path: &Path, file: &File, writable: bool) -> Result<(u64, u64)> {
     if meta.nlink() == 0 || writable && meta.nlink() > 1 {
         return Err(bad_file(path, format!("{} hard links: refused", meta.nlink())));
     }
-    Ok((meta.dev(), meta.ino()))
+    Ok(((meta.dev(), meta.ino()), meta.nlink()))
 }

@@ -211,6 +211,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 fn run_timer(shared: &Arc<Shared>, flushers: &Arc<Flushers>, stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         shared.context.wake.fall_asleep();
+        let now = shared.context.clock.monotonic();
         let (jobs, next) = shared.due();
         let busy = !jobs.is_empty();
         for job in jobs {
@@ -218,7 +219,7 @@ fn run_timer(shared: &Arc<Shared>, flushers: &Arc<Flushers>, stop: &AtomicBool) 
         }
         if !stop.load(Ordering::SeqCst) {
             let pause = if busy { TICK } else { next.unwrap_or(IDLE).max(TICK) };
-            shared.context.wake.sleep(pause);
+            shared.context.wake.sleep(now, pause);
         }
     }
 }
@@ -234,7 +235,7 @@ fn run_cleaner(shared: &Shared, stop: &AtomicBool) {
             }
             let _ = shared.compaction_slice(&|| stop.load(Ordering::SeqCst));
         } else if !stop.load(Ordering::SeqCst) {
-            shared.context.upkeep.wake.sleep((due - now).min(IDLE));
+            shared.context.upkeep.wake.sleep(now, (due - now).min(IDLE));
         }
     }
 }

@@ -46,7 +46,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             maintenance: Maintenance::Threads,
-            flush_threads: 4,
+            flush_threads: 16,
             max_open_files: None,
             producer_id_expiration_ms: 86_400_000,
             shows: ReadOnly::Committed,
@@ -82,7 +82,7 @@ impl StoreOptions {
     }
 
     /// How many partitions may be synced at the same time by the store's own threads, at least 1 (0 counts as 1).
-    /// Default 4.
+    /// Default 16: a device that takes many syncs at a time is mostly waited for. Threads are started when there is work.
     #[must_use]
     pub fn flush_threads(mut self, threads: usize) -> Self {
         self.flush_threads = threads.max(1);

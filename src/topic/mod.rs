@@ -38,10 +38,11 @@ pub(crate) use registry::Topics;
 /// Where one partition stands.
 #[derive(Debug)]
 enum State {
-    NotOpened(OpenHints),
+    /// Boxed: of those that are open nothing is left of it.
+    NotOpened(Box<OpenHints>),
     Open(Arc<Log>),
     /// With what is known of it, for when it is opened again.
-    Damaged(Error, OpenHints),
+    Damaged(Error, Box<OpenHints>),
     /// A broker's topic of which this directory holds other partitions only.
     Absent,
     Closed(Option<Arc<Log>>),
@@ -102,7 +103,7 @@ impl TopicInner {
         for hint in hints {
             let number = self.partitions();
             let slot = || Slot {
-                state: RwLock::new(hint.map_or(State::Absent, State::NotOpened)),
+                state: RwLock::new(hint.map_or(State::Absent, |hints| State::NotOpened(Box::new(hints)))),
                 bells: Arc::default(),
             };
             self.slots.get_or_init(number as usize, slot);
@@ -167,7 +168,7 @@ impl TopicInner {
         }
         for (number, slot) in found.slots().enumerate() {
             let hints = match &*slot.state.read() {
-                State::NotOpened(hints) => Some(hints.clone()),
+                State::NotOpened(hints) => Some((**hints).clone()),
                 _ => None,
             };
             match (self.slots.get(number), hints) {
@@ -176,7 +177,7 @@ impl TopicInner {
                 (Some(known), Some(hints)) => {
                     let mut state = known.state.write();
                     if matches!(*state, State::Absent) {
-                        *state = State::NotOpened(hints);
+                        *state = State::NotOpened(Box::new(hints));
                     }
                 }
                 (Some(_), None) => {}
@@ -296,7 +297,7 @@ impl TopicInner {
             State::Absent => return Err(self.unknown(partition)),
             State::Closed(_) => return Err(ErrorKind::Closed.into()),
             State::Deleted => return Err(self.deleted()),
-            State::NotOpened(hints) => hints.clone(),
+            State::NotOpened(hints) => (**hints).clone(),
         };
         let bells = Arc::clone(&slot.bells);
         match Log::open(&self.context, &self.name, partition, self.config(), hints.clone(), bells) {
@@ -313,7 +314,7 @@ impl TopicInner {
             Err(error) if self.context.read_only => Err(self.as_damage(partition, error)),
             Err(error) => {
                 let damaged = self.as_damage(partition, error);
-                *state = State::Damaged(damaged.clone(), OpenHints { clean: false, ..hints });
+                *state = State::Damaged(damaged.clone(), Box::new(OpenHints { clean: false, ..hints }));
                 Err(damaged)
             }
         }
@@ -371,7 +372,7 @@ impl TopicInner {
                     contiguous: log.is_contiguous(),
                     cleaned_to: log.cleaned_to(),
                 };
-                *state = State::NotOpened(hints);
+                *state = State::NotOpened(Box::new(hints));
             }
             State::Damaged(_, hints) => *state = State::NotOpened(hints.clone()),
             State::Open(_) | State::NotOpened(_) | State::Absent | State::Closed(_) | State::Deleted => {}
@@ -430,10 +431,10 @@ impl TopicInner {
             let topic = self.name.to_string();
             let mut state = slot.state.write();
             let hints = match &*state {
-                State::NotOpened(hints) => OpenHints { clean: false, ..hints.clone() },
+                State::NotOpened(hints) => OpenHints { clean: false, ..(**hints).clone() },
                 _ => OpenHints::default(),
             };
-            *state = State::Damaged(ErrorKind::Damaged { topic, partition, why }.into(), hints);
+            *state = State::Damaged(ErrorKind::Damaged { topic, partition, why }.into(), Box::new(hints));
         }
     }
 

@@ -94,7 +94,8 @@ pub struct CompactionReport {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(super) running: Mutex<()>,
-    cleaned: Mutex<Cleaned>,
+    /// `None`: as of a log that was never compacted, which most are.
+    cleaned: Mutex<Option<Box<Cleaned>>>,
     /// Where the last pass ended; -1: there was none.
     cleaned_to: AtomicI64,
     /// Why the log is not compacted any more.
@@ -103,12 +104,14 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(cleaned: Cleaned, cleaned_to: Option<Offset>) -> State {
-        State {
+        let state = State {
             running: Mutex::default(),
-            cleaned: Mutex::new(cleaned),
+            cleaned: Mutex::default(),
             cleaned_to: AtomicI64::new(cleaned_to.unwrap_or(-1)),
             given_up: Mutex::default(),
-        }
+        };
+        state.set_cleaned(cleaned);
+        state
     }
 
     /// Waits for the pass that is under way. Of a closed log no other one is begun.
@@ -117,11 +120,11 @@ impl State {
     }
 
     pub(crate) fn cleaned(&self) -> Cleaned {
-        *self.cleaned.lock()
+        self.cleaned.lock().as_deref().copied().unwrap_or_default()
     }
 
     pub(crate) fn set_cleaned(&self, cleaned: Cleaned) {
-        *self.cleaned.lock() = cleaned;
+        *self.cleaned.lock() = (cleaned != Cleaned::default()).then(|| Box::new(cleaned));
     }
 }
 
