@@ -1,7 +1,8 @@
 //! Counters and histograms that are always kept, and the spans of the feature `tracing`.
 //!
 //! Invariants:
-//! - Nothing is touched per record: counters once per append or read, all of them relaxed, and a lock of its own per sync.
+//! - Nothing is touched per record: counters once per append or read, all of them relaxed, and once per sync a lock
+//!   that nobody else waits for.
 //! - Every figure takes a bounded amount of memory, and a partition that was never synced has no histogram.
 //! - A gauge goes down by exactly what it went up, when what it counts is dropped.
 

@@ -24,6 +24,7 @@ pub(crate) mod committed;
 pub(crate) mod compact;
 mod copy;
 mod figures;
+mod findings;
 mod flush;
 mod follow;
 mod lookout;
@@ -66,6 +67,8 @@ pub(crate) use bell::{Bell, Bells};
 pub use compact::CompactionReport;
 pub(crate) use copy::Moment;
 pub(crate) use figures::LogFigures;
+pub(crate) use findings::readable;
+pub use findings::{Finding, VerifyReport};
 pub(crate) use flush::{Completion, Source as PendingBatches};
 pub(crate) use lookout::Lookout;
 pub(crate) use names::{Identity, Names};
@@ -76,8 +79,7 @@ pub use recover::{PartitionReport, RecoveryEvent};
 pub use retention::{AgedBy, Fate, GroupPositions};
 pub(crate) use trim::{Gone, Move};
 pub(crate) use upkeep::Upkeep;
-pub(crate) use verify::{Claims, readable, verify};
-pub use verify::{Finding, VerifyReport};
+pub(crate) use verify::{Claims, verify};
 
 /// The files of a partition that never held a record: a broker misses an index after a clean stop.
 pub(crate) fn first_segment_files() -> [String; 3] {
@@ -138,7 +140,8 @@ impl Context {
 /// Wakes the one who does the work that nobody waits for, if it sleeps.
 #[derive(Debug, Default)]
 pub(crate) struct Wake {
-    /// When it will wake by itself, in microseconds of the monotonic clock; 0: it is awake, [`u64::MAX`]: about to sleep.
+    /// When it will wake by itself, in microseconds of the monotonic clock. 0: it is awake; [`u64::MAX`]: it is about
+    /// to sleep.
     until: AtomicU64,
     bell: Bell,
 }

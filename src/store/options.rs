@@ -82,7 +82,8 @@ impl StoreOptions {
     }
 
     /// How many partitions may be synced at the same time by the store's own threads, at least 1 (0 counts as 1).
-    /// Default 16: a device that takes many syncs at a time is mostly waited for. Threads are started when there is work.
+    /// Default 16: a device that takes many syncs at a time is mostly waited for. Threads are started when there is
+    /// work.
     #[must_use]
     pub fn flush_threads(mut self, threads: usize) -> Self {
         self.flush_threads = threads.max(1);
