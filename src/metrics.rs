@@ -252,10 +252,10 @@ impl SyncTimes {
     /// What came on top of `earlier`.
     pub(crate) fn since(&self, earlier: &SyncTimes) -> SyncTimes {
         let before = earlier.counts.iter().copied().chain(std::iter::repeat(0));
-        SyncTimes {
-            total: self.total.saturating_sub(earlier.total),
-            counts: self.counts.iter().zip(before).map(|(now, before)| now.saturating_sub(before)).collect(),
-        }
+        let between = self.counts.iter().zip(before).map(|(now, before)| now.saturating_sub(before));
+        let mut counts: Vec<u64> = between.collect();
+        counts.truncate(counts.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1));
+        SyncTimes { total: self.total.saturating_sub(earlier.total), counts }
     }
 }
 

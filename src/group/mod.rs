@@ -286,6 +286,8 @@ impl Groups {
             state.leave(seat.no, now, now_ms, wakes);
             state.is_empty()
         });
+        // A static member's session runs from now on.
+        self.context.wake.wake();
         if empty && !self.topics.is_closed() {
             // When it fails it is tried again.
             let _ = self.write_members(&seat.cell);

@@ -322,11 +322,12 @@ impl Log {
     }
 
     fn mark_dirty(self: &Arc<Self>) {
-        let now_ms = u64::try_from(self.context.clock.monotonic().as_millis()).unwrap_or(u64::MAX - 1);
+        let now = self.context.clock.monotonic();
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1);
         if self.dirty_since_ms.load(Ordering::SeqCst) == 0 {
             self.dirty_since_ms.store(now_ms + 1, Ordering::SeqCst);
         }
-        self.context.unsynced.list(self);
+        self.context.unsynced.list(self, now);
     }
 }
 

@@ -268,7 +268,7 @@ impl Log {
         also.into_iter().for_each(|active| drop(active.flush_index(false)));
         let proven = if active_too { end } else { active.base() };
         if self.recovery_point.fetch_max(proven, Ordering::AcqRel) < proven {
-            self.context.checkpoint_due.store(true, Ordering::SeqCst);
+            self.context.ask_for_checkpoints();
         }
         // A topic that became a `Disk` one meanwhile: only what was synced is committed.
         if active_too && self.config().durability == Durability::Disk {

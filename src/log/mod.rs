@@ -128,6 +128,14 @@ impl Context {
         }
     }
 
+    /// Has the checkpoint files written before long.
+    pub(crate) fn ask_for_checkpoints(&self) {
+        if !self.checkpoint_due.swap(true, Ordering::SeqCst) {
+            let now = self.clock.monotonic();
+            self.wake.wake_by(now, now.saturating_add(CHECKPOINT_INTERVAL));
+        }
+    }
+
     /// Notes the first error that nobody was left to hear of.
     pub(crate) fn note_unheard(&self, error: Error) {
         // Of a topic that was deleted nobody misses records.
@@ -136,6 +144,9 @@ impl Context {
         }
     }
 }
+
+/// How long the checkpoint files are left as they are after each writing.
+pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Wakes the one who does the work that nobody waits for, if it sleeps.
 #[derive(Debug, Default)]
@@ -154,9 +165,11 @@ impl Wake {
         }
     }
 
-    /// For something that is to be done at `due`: free too when the sleep ends before.
-    pub(crate) fn wake_by(&self, due: Duration) {
-        if micros(due) < self.until.load(Ordering::SeqCst) {
+    /// For something that is to be done at `due`: free too when the sleep ends before. Who should be awake by `now`
+    /// sleeps by another clock.
+    pub(crate) fn wake_by(&self, now: Duration, due: Duration) {
+        let until = self.until.load(Ordering::SeqCst);
+        if micros(due) < until || micros(now) >= until {
             self.wake();
         }
     }
@@ -172,7 +185,8 @@ impl Wake {
         self.until.store(u64::MAX, Ordering::SeqCst);
     }
 
-    /// Sleeps, from `now` on, the monotonic clock's time before it was looked for what is due.
+    /// Sleeps for so long; `now`: when it was looked for what is due. What comes up since is late by the time that the
+    /// look took, at most.
     pub(crate) fn sleep(&self, now: Duration, time: Duration) {
         let until = micros(now.saturating_add(time));
         // Who was woken since the announcement finds the bell rung.
@@ -218,10 +232,12 @@ impl Unsynced {
         (due, next)
     }
 
-    fn list(&self, log: &Arc<Log>) {
+    fn list(&self, log: &Arc<Log>, now: Duration) {
         if !log.listed.swap(true, Ordering::SeqCst) {
             self.logs.lock().push(Arc::clone(log));
-            log.sync_due_at().into_iter().for_each(|due| log.context.wake.wake_by(due));
+            if let Some(due) = log.sync_due_at() {
+                log.context.wake.wake_by(now, due);
+            }
         }
     }
 

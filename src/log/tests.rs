@@ -1009,3 +1009,25 @@ fn a_log_that_is_given_up_is_kept_by_nobody_who_was_about_to_note_it() {
     log.context.unsynced.note_dirty(&log);
     assert_eq!(Arc::strong_count(&log), 1);
 }
+
+#[test]
+fn a_sleeper_is_woken_for_what_is_due_before_it_wakes_itself_or_when_its_clock_is_another() {
+    let at = Duration::from_secs;
+    let woken = |until: Duration, now, due| {
+        let wake = Wake::default();
+        wake.until.store(micros(until), Ordering::SeqCst);
+        wake.wake_by(at(now), at(due));
+        wake.until.load(Ordering::SeqCst) == 0
+    };
+    assert!(woken(at(20), 10, 19));
+    assert!(!woken(at(20), 10, 20) && !woken(at(20), 10, 30));
+    assert!(woken(at(20), 20, 30), "by the clock of who comes it should be awake");
+
+    let wake = Wake::default();
+    wake.wake_by(at(1), at(1));
+    wake.fall_asleep();
+    wake.wake_by(at(10), at(9_999));
+    // Its bell is rung: it does not sleep, and is awake then.
+    wake.sleep(at(10), at(3_600));
+    assert_eq!(wake.until.load(Ordering::SeqCst), 0);
+}

@@ -232,7 +232,7 @@ impl Log {
         self.deleted.add(u64::try_from(to - before).unwrap_or(0), 0);
         // Below it there is nothing to recover.
         if self.recovery_point.fetch_max(to, Ordering::AcqRel) < to {
-            self.context.checkpoint_due.store(true, Ordering::SeqCst);
+            self.context.ask_for_checkpoints();
         }
     }
 

@@ -110,7 +110,7 @@ pub(crate) fn verify(
     // A topic that was a `Disk` one has the word of that time; after a crash it may be older than the checkpoint,
     // which is synced, or from before a compaction.
     let slot = slot.filter(|slot| claims.on_disk && slot.end_offset >= proven.max(cleaned.needed_to));
-    let slot = slot.filter(|slot| is_of_these_bytes(*slot, cleaned));
+    let slot = slot.filter(|slot| is_of_these_bytes(*slot, cleaned, &logs));
     let mut verifying = Verifying {
         storage,
         dir,
@@ -130,9 +130,9 @@ pub(crate) fn verify(
 }
 
 /// Whether its position means anything: a compaction may have exchanged the bytes that it was noted for. All of what
-/// took their place is committed.
-fn is_of_these_bytes(slot: Committed, cleaned: Cleaned) -> bool {
-    slot.segment_base >= cleaned.sparse_below
+/// took their place is committed. The last segment is never compacted.
+fn is_of_these_bytes(slot: Committed, cleaned: Cleaned, logs: &[(Offset, u64)]) -> bool {
+    slot.segment_base >= cleaned.sparse_below || logs.last().is_some_and(|last| last.0 == slot.segment_base)
 }
 
 /// The `.log` files and their lengths, rising. A directory that is written to while it is listed may leave out what is
@@ -201,7 +201,7 @@ impl Verifying<'_> {
                 continue;
             }
             let file = self.open(base);
-            if self.exchanged()? {
+            if self.exchanged(&logs)? {
                 // A compaction put other segments in the place of these: on with those that are there now.
                 logs = list_logs(self.storage, self.dir, self.cleaned, self.report)?;
                 next = logs.partition_point(|(other, _)| *other < base.max(self.floor));
@@ -259,15 +259,20 @@ impl Verifying<'_> {
         }
     }
 
+    /// Whether a compaction wrote this segment: durably, before it took the name.
+    fn was_exchanged(&self, base: Offset) -> bool {
+        self.claims.contiguous && self.cleaned.sparse_below != Offset::MAX && base < self.cleaned.sparse_below
+    }
+
     /// Whether an exchange of this segment was begun and not ended: its other files may be of either side.
     fn is_in_motion(&self, base: Offset) -> bool {
         self.cleaned.swap.is_some_and(|swap| (swap.base..swap.end).contains(&base))
     }
 
     /// Whether a writer beside this exchanged segments since it was last asked.
-    fn exchanged(&mut self) -> Result<bool> {
+    fn exchanged(&mut self, logs: &[(Offset, u64)]) -> Result<bool> {
         let now = compact::readable(self.storage, self.dir)?;
-        self.slot = self.slot.filter(|slot| is_of_these_bytes(*slot, now));
+        self.slot = self.slot.filter(|slot| is_of_these_bytes(*slot, now, logs));
         Ok(std::mem::replace(&mut self.cleaned, now) != now)
     }
 
@@ -367,8 +372,10 @@ impl Verifying<'_> {
             // What it says of the rest can not be compared.
             indexes = None;
             self.transactions = None;
-            let surely =
-                self.claims.clean || slot.is_some() || self.expected.is_none_or(|next| next < self.proven);
+            let surely = self.claims.clean
+                || slot.is_some()
+                || self.was_exchanged(piece.base)
+                || self.expected.is_none_or(|next| next < self.proven);
             let resumed = scan.resync()?;
             if !surely && resumed.is_none() && !piece.more_behind {
                 self.report.uncommitted_bytes += end - position;

@@ -213,7 +213,7 @@ impl Lane {
         let due = now + Duration::from_millis(self.shared.config.linger_ms);
         state.open = Some(OpenBatch { builder, cell, batch_size, reserved_bytes, due });
         if !std::mem::replace(&mut state.listed, true) {
-            self.shared.list(self, due);
+            self.shared.list(self, now, due);
         }
         self.shared.tell_who_looks();
         Ok(state)

@@ -462,9 +462,9 @@ impl Shared {
     }
 
     /// Notes a lane whose batch lingers until then. Called with the lane locked.
-    fn list(&self, lane: &Arc<Lane>, due: Duration) {
+    fn list(&self, lane: &Arc<Lane>, now: Duration, due: Duration) {
         self.lingering.lock().push(Arc::clone(lane));
-        self.context.wake.wake_by(due);
+        self.context.wake.wake_by(now, due);
     }
 
     /// Appends the batches that lingered long enough.

@@ -14,11 +14,9 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::Shared;
 use super::producers::EXPIRATION_INTERVAL;
 use crate::error::{Error, Result, each};
-use crate::log::Log;
+use crate::log::{CHECKPOINT_INTERVAL, Log};
 use crate::producer::Shared as ProducerShared;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
-
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The timer's pause while something is at work or about to be due.
 const TICK: Duration = Duration::from_millis(1);
@@ -218,7 +216,7 @@ fn run_timer(shared: &Arc<Shared>, flushers: &Arc<Flushers>, stop: &AtomicBool) 
             flushers.hand_out(shared, job);
         }
         if !stop.load(Ordering::SeqCst) {
-            let pause = if busy { TICK } else { next.unwrap_or(IDLE).max(TICK) };
+            let pause = if busy { TICK } else { next.map_or(IDLE, |next| next.clamp(TICK, IDLE)) };
             shared.context.wake.sleep(now, pause);
         }
     }

@@ -81,7 +81,8 @@ impl StoreOptions {
         self
     }
 
-    /// How many partitions may be synced at the same time by the store's own threads, at least 1 (0 counts as 1).
+    /// How many partitions may be synced at the same time: by the store's own threads, and by a call that flushes,
+    /// opens or closes several, which starts threads for that time. At least 1 (0 counts as 1).
     /// Default 16: a device that takes many syncs at a time is mostly waited for. Threads are started when there is
     /// work.
     #[must_use]

@@ -129,6 +129,8 @@ impl TopicInner {
             };
             log.set_config(&config);
         }
+        // A sync may be due earlier now.
+        self.context.wake.wake();
     }
 
     /// Makes everything durable that was appended before the call, whatever the topic promises.

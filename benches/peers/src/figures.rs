@@ -121,5 +121,5 @@ pub fn agree(one: &Path, other: &Path) -> bool {
         }
     }
     println!("of {compared} ratios {apart} are more than {APART_MAX} apart, {unsteady} are unsteady");
-    apart == 0 && !too_unsteady(unsteady, compared)
+    compared > 0 && apart == 0 && !too_unsteady(unsteady, compared)
 }

@@ -145,6 +145,7 @@ fn all(run: &Run<'_>) {
         for group in &ORDER {
             let mut figures = BTreeMap::<_, Vec<f64>>::new();
             for _ in 0..group.passes {
+                std::fs::create_dir_all(&root).unwrap();
                 for (id, peer) in
                     group.workloads.iter().flat_map(|id| peers.iter().map(move |peer| (id, peer)))
                 {

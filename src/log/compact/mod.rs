@@ -306,7 +306,7 @@ impl Log {
         let what = plan::cleanable(&self.view(&closed)?, &config, now_ms);
         if what.reset {
             self.compaction.cleaned_to.store(what.first_dirty, Ordering::Release);
-            self.context.checkpoint_due.store(true, Ordering::SeqCst);
+            self.context.ask_for_checkpoints();
         }
         if what.cleanable_bytes == 0 {
             return Ok(None);
@@ -336,7 +336,7 @@ impl Log {
         };
         pass.rewrite(&map, end, &mut report)?;
         self.compaction.cleaned_to.store(end, Ordering::Release);
-        self.context.checkpoint_due.store(true, Ordering::SeqCst);
+        self.context.ask_for_checkpoints();
         report.time = began.elapsed();
         Ok(Some(report))
     }
