@@ -425,7 +425,8 @@ impl Place<'_, '_> {
             Some(SegmentFile::TransactionIndex(base)) => !kept.contains(&base) || !here.contains_key(*name),
             Some(SegmentFile::Snapshot(offset)) => offset != end && !here.contains_key(*name),
             Some(SegmentFile::Deleted | SegmentFile::Cleaned | SegmentFile::Swap) => true,
-            None => false,
+            // Of a small file that was being replaced.
+            None => name.ends_with(".tmp"),
         };
         self.there.keys().filter(is_stale).map(|name| self.to.join(name)).collect()
     }
