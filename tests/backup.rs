@@ -901,3 +901,15 @@ fn listing(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
     found.sort();
     found
 }
+
+/// The snapshot of an end that the source does not have any more is not written again, so nothing overwrites its draft.
+#[test]
+fn what_an_interrupted_checkpoint_left_of_a_small_file_goes_with_the_next() {
+    let (disk, clock) = sealed_store(Durability::Disk);
+    let store = manual(&clock).disk(&disk).open(DATA).unwrap();
+    store.checkpoint(COPY).unwrap();
+    let left = Path::new(COPY).join("t-0/00000000000000000099.snapshot.tmp");
+    disk.write_file(&left, b"half of").unwrap();
+    store.checkpoint(COPY).unwrap();
+    assert!(!disk.files().contains(&left));
+}

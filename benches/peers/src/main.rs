@@ -1,16 +1,15 @@
 //! Compares logstead with other logs and stores, and writes what came out to `docs/benchmarks/`.
 //!
 //! ```text
-//! cargo run --release --manifest-path benches/peers/Cargo.toml -- all [--quick] [--rounds N] [--only WORKLOAD] [--out DIR] [PEER…]
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- all [--quick] [--rounds N] [--out DIR] [PEER…]
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- agree ONE/figures.tsv OTHER/figures.tsv
 //! ```
 //!
 //! Five rounds; in each, every workload runs on every peer in turn, each step in a process of its own. `--quick` does
-//! less of everything and one round. `--only` measures the workload, and those that share its log, anew, and takes the
-//! other figures from where the report is written to. The logs live under `LOGSTEAD_BENCH_DIR`, default the directory
-//! for temporary files, and need about 600 MB for each peer; they are removed as soon as no step reads them any more.
-//! `agree` lists the ratios on which two runs differ, and those that were unsteady within one; it fails if there are
-//! any of the first, or too many of the second.
+//! less of everything and one round. The logs live under `LOGSTEAD_BENCH_DIR`, default the directory for temporary
+//! files, and need about 600 MB for each peer; they are removed as soon as no step reads them any more. `agree` lists
+//! the ratios on which two runs differ, and those that were unsteady within one; it fails if there are any of the
+//! first, or too many of the second.
 #![allow(clippy::unwrap_used, reason = "a benchmark that can not go on stops")]
 #![allow(
     clippy::disallowed_methods,
@@ -54,7 +53,8 @@ const QUIET_BUSY_MAX: f64 = 0.2;
 /// As much as a step can bring into the page cache.
 const TOUCHED_BYTES: usize = 512 << 20;
 
-/// Workloads that share a log: what reads it does so while all of it is in the page cache.
+/// Workloads that share a log: what reads it does so while all of it is in the page cache, and what opens it first
+/// finds what its writer left.
 struct Group {
     workloads: &'static [&'static str],
     /// How often a round runs them on every peer in turn; its figure is the median. More than once where the device
@@ -63,9 +63,8 @@ struct Group {
 }
 
 /// In the order in which a round runs them.
-const ORDER: [Group; 8] = [
-    Group { workloads: &["W1", "W9", "W5-100", "W6"], passes: 1 },
-    Group { workloads: &["W7-clean"], passes: 1 },
+const ORDER: [Group; 7] = [
+    Group { workloads: &["W1", "W7-clean", "W9", "W5-100", "W6"], passes: 1 },
     Group { workloads: &["W2", "W5-1024"], passes: 1 },
     Group { workloads: &["W3"], passes: 1 },
     Group { workloads: &["W4-1"], passes: 3 },
@@ -82,8 +81,6 @@ struct Run<'a> {
     peers: Vec<&'a str>,
     quick: bool,
     rounds: Option<usize>,
-    /// The first workload of the only group that is measured; the other figures are those of an earlier run.
-    only: Option<&'a str>,
     out: PathBuf,
 }
 
@@ -93,7 +90,6 @@ fn main() -> ExitCode {
         peers: Vec::new(),
         quick: false,
         rounds: None,
-        only: None,
         out: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks"),
     };
     let mut args = args.iter().map(String::as_str);
@@ -102,7 +98,6 @@ fn main() -> ExitCode {
         match arg {
             "--quick" => run.quick = true,
             "--rounds" => run.rounds = args.next().and_then(|rounds| rounds.parse().ok()),
-            "--only" => run.only = args.next(),
             "--out" => run.out = args.next().unwrap_or_default().into(),
             word => words.push(word),
         }
@@ -131,9 +126,7 @@ fn main() -> ExitCode {
             }
         }
         _ => {
-            eprintln!(
-                "usage: peers all [--quick] [--rounds N] [--only WORKLOAD] [--out DIR] [PEER…] | agree FIGURES FIGURES"
-            );
+            eprintln!("usage: peers all [--quick] [--rounds N] [--out DIR] [PEER…] | agree FIGURES FIGURES");
             ExitCode::from(2)
         }
     }
@@ -145,18 +138,11 @@ fn all(run: &Run<'_>) {
     let peers: Vec<_> = peer::all().into_iter().filter(|peer| chosen(peer.name)).collect();
     let root = std::env::var_os("LOGSTEAD_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let root = root.join(format!("logstead-peers-{}", std::process::id()));
-    let mut results = match run.only {
-        Some(_) => earlier(&run.out, &peers),
-        None => Results::new(),
-    };
-    let is_measured = |group: &&Group| run.only.is_none_or(|only| group.workloads.contains(&only));
-    for id in ORDER.iter().filter(is_measured).flat_map(|group| group.workloads) {
-        results.retain(|(workload, _), _| workload != id);
-    }
+    let mut results = Results::new();
     let rounds = run.rounds.unwrap_or(if run.quick { 1 } else { ROUNDS });
     let mut disturbed = 0;
     for round in 1..=rounds {
-        for group in ORDER.iter().filter(is_measured) {
+        for group in &ORDER {
             let mut figures = BTreeMap::<_, Vec<f64>>::new();
             for _ in 0..group.passes {
                 std::fs::create_dir_all(&root).unwrap();
@@ -174,14 +160,10 @@ fn all(run: &Run<'_>) {
                     }
                     let dir = root.join(peer.name);
                     std::fs::create_dir_all(&dir).unwrap();
-                    let before = match workload.id {
-                        "W7-clean" => Some("W1"),
-                        // Ends by a signal.
-                        "W7-kill" => Some("kill"),
-                        _ => None,
-                    };
-                    // Its figure is not wanted.
-                    let _ = before.map(|before| step(before, peer.name, &dir, run.quick));
+                    if workload.id == "W7-kill" {
+                        // Ends by a signal: its figure is not wanted.
+                        let _ = step("kill", peer.name, &dir, run.quick);
+                    }
                     disturbed += usize::from(!settle(&root));
                     match step(workload.id, peer.name, &dir, run.quick) {
                         Ok(figure) => figures.entry(key).or_default().push(figure),
@@ -198,27 +180,8 @@ fn all(run: &Run<'_>) {
             }
         }
     }
-    let report =
-        report::Report { rounds, quick: run.quick, only: run.only, time: start.elapsed(), disturbed };
+    let report = report::Report { rounds, quick: run.quick, time: start.elapsed(), disturbed };
     report.write(&run.out, &peers, &results);
-}
-
-/// The figures of an earlier run, and why there are none of the others.
-fn earlier(dir: &Path, peers: &[peer::About]) -> Results {
-    let figures = figures::load(&dir.join("figures.tsv"));
-    let mut results = Results::new();
-    for (workload, peer) in
-        WORKLOADS.iter().flat_map(|workload| peers.iter().map(move |peer| (workload, peer)))
-    {
-        let result =
-            match (figures.get(&(workload.id.to_owned(), peer.name.to_owned())), (workload.applies)(peer)) {
-                (Some(rounds), _) => Ok(rounds.clone()),
-                (None, Err(why)) => Err(why.to_owned()),
-                (None, Ok(())) => Err("failed".to_owned()),
-            };
-        results.insert((workload.id, peer.name), result);
-    }
-    results
 }
 
 /// Gives each step the same machine to start on: nothing of the one before waits to be written, the memory that is free

@@ -22,17 +22,15 @@ struct Row<'a> {
 }
 
 /// How a run went.
-pub struct Report<'a> {
+pub struct Report {
     pub rounds: usize,
     pub quick: bool,
-    /// The workload that was measured anew, with its group.
-    pub only: Option<&'a str>,
     pub time: Duration,
     /// Steps that began while something else ran.
     pub disturbed: usize,
 }
 
-impl Report<'_> {
+impl Report {
     fn steadiness(&self, measured: usize, unsteady: usize) -> String {
         if self.rounds == 1 {
             return "**One round only**: nothing is known of how steady these figures are.".to_owned();
@@ -120,14 +118,11 @@ impl Report<'_> {
     fn head(&self) -> String {
         let command = "cargo run --release --manifest-path benches/peers/Cargo.toml -- all";
         let flag = if self.quick { " --quick" } else { "" };
-        let part = self
-            .only
-            .map_or(String::new(), |only| format!(" of it ({only} and what shares its log, measured last)"));
         format!(
             "# Measured beside other logs\n\n\
          Written by `{command}{flag}`: do not edit. What we left out, and how to read this: [notes](notes.md).\n\n\
          Random payload, no codec, warm page cache; each step in a process of its own, peers in turn, median of {} \
-         round(s), in {} minutes{part}. *Spread* is highest by lowest, from five rounds on without these two. \
+         round(s), in {} minutes. *Spread* is highest by lowest, from five rounds on without these two. \
          *Of ours* is the peer's figure divided by the better of ours: the median of what it is within each round. \
          Absolute figures hold for this machine only; every figure is in [figures.tsv](figures.tsv). {STEADY}\n\n{}\n",
             self.rounds,
