@@ -77,6 +77,7 @@ impl OfOurs {
     }
 }
 
+/// Compared with the better of ours; `None` where one of the two was not measured.
 pub fn of_ours(workload: &Workload, peer: &str, figures: &Figures) -> Option<OfOurs> {
     let of = |peer: &str| figures.get(&(workload.id.to_owned(), peer.to_owned()));
     let better = |a: &&Vec<f64>, b: &&Vec<f64>| {

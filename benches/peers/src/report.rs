@@ -59,10 +59,13 @@ impl Report {
         for workload in WORKLOADS {
             let rows = rows(workload, peers, &figures);
             let missing = missing(workload, peers, results);
-            let ratios =
-                rows.iter().filter(|row| !OURS.contains(&row.peer.name)).filter_map(|row| row.of_ours);
-            measured += ratios.clone().count();
-            unsteady += ratios.filter(|of| of.unsteady()).count();
+            let theirs: Vec<(&str, OfOurs)> = rows
+                .iter()
+                .filter(|row| !OURS.contains(&row.peer.name))
+                .filter_map(|row| Some((row.peer.name, row.of_ours?)))
+                .collect();
+            measured += theirs.len();
+            unsteady += theirs.iter().filter(|(_, of)| of.unsteady()).count();
             let _ = writeln!(tables, "\n## {} {}\n", workload.id, workload.title);
             if !rows.is_empty() {
                 let _ = writeln!(tables, "![{}]({}.svg)\n", workload.title, workload.id);
@@ -84,18 +87,11 @@ impl Report {
             if !missing.is_empty() {
                 let _ = writeln!(tables, "\nNot measured: {}.", missing.join("; "));
             }
-            let better: Vec<_> = rows
+            let better: Vec<_> = theirs
                 .iter()
-                .filter(|row| !OURS.contains(&row.peer.name))
-                .filter_map(|row| {
-                    let times =
-                        row.of_ours.map(
-                            |OfOurs { ratio, .. }| {
-                                if workload.smaller_is_better { 1.0 / ratio } else { ratio }
-                            },
-                        )?;
-                    (times > 1.0).then(|| format!("{} ({times:.2} times)", row.peer.name))
-                })
+                .map(|(name, of)| (name, if workload.smaller_is_better { 1.0 / of.ratio } else { of.ratio }))
+                .filter(|(_, times)| *times > 1.0)
+                .map(|(name, times)| format!("{name} ({times:.2} times)"))
                 .collect();
             if !better.is_empty() {
                 let _ = writeln!(ahead, "- **{}** {}: {}", workload.id, workload.title, better.join(", "));
