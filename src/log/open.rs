@@ -445,13 +445,15 @@ impl<'c> Opening<'c> {
             detach(self.context.storage.as_ref(), &segment.path(), len)?;
         }
         let file = segment.file(how)?;
-        if !self.context.read_only && !self.hints.clean {
+        let looks = !self.context.read_only && !self.hints.clean;
+        if looks {
             file.sync_data()?;
             file.drop_cache()?;
         }
         let (position, mut expected) =
             segment.resume_index(self.proven, len, self.hints.clean, self.context.read_only)?;
-        let mut scan = segment.scan(file.as_ref(), position, len);
+        let scan = segment.scan(file.as_ref(), position, len);
+        let mut scan = if looks { scan.reading_ahead() } else { scan };
         let mut rotten = false;
         let mut after_gap = false;
         loop {

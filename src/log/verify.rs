@@ -330,7 +330,7 @@ impl Verifying<'_> {
         let mut indexes = self.indexes(piece)?;
         let mut told: Vec<Disagreement> = Vec::new();
         let digest = self.digest(piece)?;
-        let scan = Scan::new(file.as_ref(), 0, end);
+        let scan = Scan::new(file.as_ref(), 0, end).reading_ahead();
         let mut scan = if self.claims.contiguous { scan } else { scan.of_broker(piece.base) };
         loop {
             let step = match scan.next(true) {

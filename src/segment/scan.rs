@@ -10,6 +10,9 @@ use crate::types::Offset;
 
 const WINDOW_BYTES: usize = 256 * 1024;
 
+/// How much the device is asked for at a time, and how long before it is read at the latest.
+const AHEAD_BYTES: u64 = 32 << 20;
+
 /// How far from its segment's base an offset may lie.
 const SEGMENT_OFFSETS: Offset = 1 << 31;
 
@@ -40,17 +43,33 @@ pub(crate) struct Scan<'f> {
     offsets: Range<Offset>,
     window: Vec<u8>,
     window_at: u64,
+    /// Up to where the device was asked for what will be read; `None`: it is not asked.
+    asked: Option<u64>,
 }
 
 impl<'f> Scan<'f> {
     /// Over what this crate wrote: batches of format 2.
     pub(crate) fn new(file: &'f dyn File, position: u64, end: u64) -> Self {
-        Scan { file, position, end, legacy: false, offsets: 0..Offset::MAX, window: Vec::new(), window_at: 0 }
+        Scan {
+            file,
+            position,
+            end,
+            legacy: false,
+            offsets: 0..Offset::MAX,
+            window: Vec::new(),
+            window_at: 0,
+            asked: None,
+        }
     }
 
     /// Over what a broker may have written to the segment of this base: messages of formats 0 and 1 too.
     pub(crate) fn of_broker(self, base: Offset) -> Self {
         Scan { legacy: true, offsets: base..base.saturating_add(SEGMENT_OFFSETS), ..self }
+    }
+
+    /// Asks the device for what comes while it looks at what came: for a walk to the end over what no cache has.
+    pub(crate) fn reading_ahead(self) -> Self {
+        Scan { asked: Some(self.position), ..self }
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -140,6 +159,10 @@ impl<'f> Scan<'f> {
             position >= self.window_at && position + len as u64 <= self.window_at + self.window.len() as u64;
         if !inside {
             let want = usize::try_from(self.end - position).unwrap_or(usize::MAX).min(len.max(WINDOW_BYTES));
+            if let Some(next) = self.asked.and_then(|asked| to_ask(asked, position, self.end)) {
+                self.asked = Some(next.end);
+                self.file.read_ahead(next);
+            }
             self.window.resize(want, 0);
             let read = self.file.read_at(&mut self.window, position)?;
             self.window.truncate(read);
@@ -149,6 +172,14 @@ impl<'f> Scan<'f> {
         let to = (at + len).min(self.window.len());
         Ok(self.window.get(at..to).unwrap_or_default())
     }
+}
+
+/// What to ask the device for when `position` is about to be read of a file that ends at `end`; it was asked for what
+/// lies before `asked`.
+fn to_ask(asked: u64, position: u64, end: u64) -> Option<Range<u64>> {
+    let far = asked >= position.saturating_add(AHEAD_BYTES);
+    let next = asked.max(position)..asked.max(position).saturating_add(AHEAD_BYTES).min(end);
+    (!far && !next.is_empty()).then_some(next)
 }
 
 /// The offsets of batch after batch, the part of a header that Kafka's checksum leaves out.
@@ -185,4 +216,28 @@ fn have_len(end: u64, from: u64) -> usize {
     usize::try_from(end.saturating_sub(from))
         .unwrap_or(usize::MAX)
         .min(WINDOW_BYTES.max(crate::limits::BATCH_BYTES_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_asks_for_every_byte_once_and_early() {
+        let (end, step) = (3 * AHEAD_BYTES + 17, WINDOW_BYTES as u64);
+        let (mut asked, mut ranges) = (step, Vec::new());
+        for position in (step..end).step_by(WINDOW_BYTES) {
+            if let Some(next) = to_ask(asked, position, end) {
+                asked = next.end;
+                ranges.push(next);
+            }
+            assert!(asked == end || asked >= position + AHEAD_BYTES / 2, "{position}: {ranges:?}");
+        }
+        assert!(ranges.iter().zip(ranges.iter().skip(1)).all(|(a, b)| a.end == b.start), "{ranges:?}");
+        assert_eq!((ranges.first().map(|r| r.start), ranges.last().map(|r| r.end)), (Some(step), Some(end)));
+        assert!(ranges.len() <= 4, "{ranges:?}");
+        assert_eq!(to_ask(0, end - 1, end), Some(end - 1..end), "behind a jump only what is left");
+        assert_eq!(to_ask(end, end, end), None);
+        assert_eq!(to_ask(0, u64::MAX, u64::MAX), None);
+    }
 }

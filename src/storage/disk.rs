@@ -3,6 +3,8 @@
 
 use std::fs::File as StdFile;
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -252,6 +254,14 @@ impl File for DiskFile {
             Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
         })?;
         Ok(())
+    }
+
+    fn read_ahead(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        let _ = self.with("read ahead", |file| {
+            let len = NonZeroU64::new(range.end.saturating_sub(range.start));
+            Ok(rustix::fs::fadvise(file, range.start, len, rustix::fs::Advice::WillNeed)?)
+        });
     }
 
     fn modified_ms(&self) -> Result<i64> {

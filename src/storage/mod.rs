@@ -24,6 +24,7 @@ mod tests;
 mod watch;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -137,6 +138,8 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
     fn sync_data(&self) -> Result<()>;
     /// Forgets what the operating system caches of this file, so that the next read shows the device's view.
     fn drop_cache(&self) -> Result<()>;
+    /// Says that these bytes will be read soon, so that the device may begin. A hint: that it fails is not told.
+    fn read_ahead(&self, _range: Range<u64>) {}
     /// When the file was last written, in milliseconds since 1970.
     fn modified_ms(&self) -> Result<i64>;
     /// Makes it look as if it had been written last then, in milliseconds since 1970.

@@ -54,6 +54,10 @@ pub fn median(figures: &[f64]) -> f64 {
     if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
 }
 
+pub fn geometric_mean(figures: &[f64]) -> f64 {
+    (figures.iter().map(|figure| figure.ln()).sum::<f64>() / figures.len() as f64).exp()
+}
+
 /// Highest by lowest; from five rounds on without the highest and the lowest, which the median does not see either.
 pub fn spread(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();

@@ -369,7 +369,7 @@ fn span(header: &BatchHeader) -> Span {
 fn walk(storage: &dyn Storage, path: &Path, base: Offset) -> Result<(Vec<Span>, bool)> {
     let file = storage.open(path, Open::Read)?;
     file.drop_cache()?;
-    let mut scan = Scan::new(file.as_ref(), 0, file.len()?).of_broker(base);
+    let mut scan = Scan::new(file.as_ref(), 0, file.len()?).of_broker(base).reading_ahead();
     let mut spans: Vec<Span> = Vec::new();
     loop {
         match scan.next(true)? {
