@@ -1,11 +1,11 @@
 //! The figures of a run: kept in a file, compared with ours, and with those of another run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::Results;
 use crate::steps::{WORKLOADS, Workload};
+use crate::{ROUNDS, Results};
 
 /// What everything is compared with: the better of our two ways in.
 pub const OURS: [&str; 2] = ["logstead", "logstead-partition"];
@@ -44,7 +44,8 @@ fn load(path: &Path) -> Figures {
         let key = (words.next().unwrap(), words.next().unwrap());
         (key, words.map(|figure| figure.parse().unwrap()).collect())
     };
-    text.lines().skip(1).map(row).collect()
+    let whole = |(_, rounds): &(_, Vec<f64>)| rounds.len() >= ROUNDS;
+    text.lines().skip(1).map(row).filter(whole).collect()
 }
 
 pub fn median(figures: &[f64]) -> f64 {
@@ -79,6 +80,11 @@ impl OfOurs {
     pub fn unsteady(self) -> bool {
         self.spread > APART_MAX
     }
+
+    /// What stands behind a ratio that is not to be quoted.
+    pub fn mark(self) -> &'static str {
+        if self.unsteady() { " ~" } else { "" }
+    }
 }
 
 /// Compared with the better of ours; `None` where one of the two was not measured.
@@ -98,16 +104,23 @@ pub fn too_unsteady(unsteady: usize, ratios: usize) -> bool {
     unsteady * 4 > ratios
 }
 
-/// Prints the ratios that two runs do not agree on, and those that either run itself calls unsteady; whether there are
-/// none of the first and not too many of the second.
+/// Prints the ratios that two runs do not agree on, those that either run itself calls unsteady, and what one of them
+/// has and the other has not; whether there are none of the first and the last, and not too many of the second.
 pub fn agree(one: &Path, other: &Path) -> bool {
     let (one, other) = (load(one), load(other));
-    let (mut compared, mut apart, mut unsteady) = (0, 0, 0);
+    let (mut compared, mut missing, mut apart, mut unsteady) = (0, 0, 0, 0);
     for workload in WORKLOADS {
-        let peers = one.keys().filter(|(id, _)| id == workload.id).map(|(_, peer)| peer);
-        for peer in peers.filter(|peer| !OURS.contains(&peer.as_str())) {
+        let peers: BTreeSet<_> = one.keys().chain(other.keys()).filter(|(id, _)| id == workload.id).collect();
+        for (_, peer) in peers.iter().filter(|(_, peer)| !OURS.contains(&peer.as_str())) {
             let both = (of_ours(workload, peer, &one), of_ours(workload, peer, &other));
-            let (Some(a), Some(b)) = both else { continue };
+            let (Some(a), Some(b)) = both else {
+                missing += 1;
+                println!(
+                    "missing: {} {peer} is in one of them only, or with fewer than {ROUNDS} rounds",
+                    workload.id
+                );
+                continue;
+            };
             compared += 1;
             let times = (a.ratio / b.ratio).max(b.ratio / a.ratio);
             let what = if a.unsteady() || b.unsteady() {
@@ -125,6 +138,8 @@ pub fn agree(one: &Path, other: &Path) -> bool {
             );
         }
     }
-    println!("of {compared} ratios {apart} are more than {APART_MAX} apart, {unsteady} are unsteady");
-    compared > 0 && apart == 0 && !too_unsteady(unsteady, compared)
+    println!(
+        "of {compared} ratios {apart} are more than {APART_MAX} apart, {unsteady} are unsteady; {missing} are missing"
+    );
+    compared > 0 && missing == 0 && apart == 0 && !too_unsteady(unsteady, compared)
 }

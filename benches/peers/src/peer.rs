@@ -29,6 +29,10 @@ pub trait Peer: Send + Sync {
     fn scan(&self) -> u64 {
         0
     }
+    /// Whether it holds so many records.
+    fn holds(&self, count: u64) -> bool {
+        self.scan() == count
+    }
     /// Finds what a caller must keep to read at random; outside the clock.
     fn prepare_reads(&self) {}
     /// Reads one record by its number; its length.
@@ -131,7 +135,7 @@ pub fn all() -> Vec<About> {
             name: "logdb",
             open: logs::logdb,
             checksum: "CRC-32C per record; a bad one is skipped",
-            relaxed: "ring in memory, lost on kill",
+            relaxed: "ring in memory, lost on kill; asked not to sync",
             durable: "fdatasync, grouped",
             index: "sparse, read anew for each get",
             can: ALL,

@@ -22,15 +22,17 @@ struct Row<'a> {
 }
 
 /// How a run went.
-pub struct Report {
+pub struct Report<'a> {
     pub rounds: usize,
     pub quick: bool,
     pub time: Duration,
     /// Steps that began while something else ran.
     pub disturbed: usize,
+    /// Where the logs were.
+    pub home: &'a Path,
 }
 
-impl Report {
+impl Report<'_> {
     fn steadiness(&self, measured: usize, unsteady: usize) -> String {
         if self.rounds == 1 {
             return "**One round only**: nothing is known of how steady these figures are.".to_owned();
@@ -73,9 +75,8 @@ impl Report {
                 tables.push_str("|---|---:|---:|---:|\n");
             }
             for row in &rows {
-                let of_ours = row.of_ours.map_or("-".to_owned(), |of| {
-                    format!("{:.2}{}", of.ratio, if of.unsteady() { " ~" } else { "" })
-                });
+                let of_ours =
+                    row.of_ours.map_or("-".to_owned(), |of| format!("{:.2}{}", of.ratio, of.mark()));
                 let name = if OURS.contains(&row.peer.name) {
                     format!("**{}**", row.peer.name)
                 } else {
@@ -89,9 +90,11 @@ impl Report {
             }
             let better: Vec<_> = theirs
                 .iter()
-                .map(|(name, of)| (name, if workload.smaller_is_better { 1.0 / of.ratio } else { of.ratio }))
-                .filter(|(_, times)| *times > 1.0)
-                .map(|(name, times)| format!("{name} ({times:.2} times)"))
+                .map(|(name, of)| {
+                    (name, of, if workload.smaller_is_better { 1.0 / of.ratio } else { of.ratio })
+                })
+                .filter(|(_, _, times)| *times > 1.0)
+                .map(|(name, of, times)| format!("{name} ({times:.2} times{})", of.mark()))
                 .collect();
             if !better.is_empty() {
                 let _ = writeln!(ahead, "- **{}** {}: {}", workload.id, workload.title, better.join(", "));
@@ -123,12 +126,12 @@ impl Report {
          Absolute figures hold for this machine only; every figure is in [figures.tsv](figures.tsv). {STEADY}\n\n{}\n",
             self.rounds,
             self.time.as_secs().div_ceil(60),
-            machine()
+            machine(self.home)
         )
     }
 }
 
-fn machine() -> String {
+fn machine(home: &Path) -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
@@ -137,12 +140,17 @@ fn machine() -> String {
     let cpu = read("/proc/cpuinfo");
     let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let family = format!("family {} model {}", field(&cpu, "cpu family"), field(&cpu, "model\t"));
-    let disk = read("/proc/mounts")
+    let mounts = read("/proc/mounts");
+    let home = home.canonicalize().unwrap_or_default();
+    let point =
+        |line: &&str| line.split(' ').nth(1).filter(|point| home.starts_with(point)).map_or(0, str::len);
+    let disk = mounts
         .lines()
-        .find(|line| line.split(' ').nth(1) == Some("/"))
+        .filter(|line| point(line) > 0)
+        .max_by_key(point)
         .map_or(String::new(), |line| line.split(' ').take(3).collect::<Vec<_>>().join(" "));
     format!(
-        "| | |\n|---|---|\n| CPU | {} ({family}), {cores} cores |\n| memory | {} |\n| root file system | {disk} |\n| kernel | {} |\n",
+        "| | |\n|---|---|\n| CPU | {} ({family}), {cores} cores |\n| memory | {} |\n| file system | {disk} |\n| kernel | {} |\n",
         field(&cpu, "model name"),
         field(&read("/proc/meminfo"), "MemTotal"),
         read("/proc/sys/kernel/osrelease").trim(),

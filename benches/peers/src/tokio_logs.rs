@@ -124,6 +124,12 @@ impl Peer for Kafko {
         record.value().len()
     }
 
+    fn holds(&self, count: u64) -> bool {
+        let read = |index| self.runtime.block_on(self.partition.read_record_at(index));
+        read(count - 1).is_ok_and(|record| record.is_some())
+            && !read(count).is_ok_and(|record| record.is_some())
+    }
+
     fn close(self: Box<Self>) {
         let Kafko { broker, producer, partition, runtime } = *self;
         // What is still referenced is not shut down.
