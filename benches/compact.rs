@@ -5,7 +5,7 @@
 //! of the medians. The last record of each key stays, so a compaction writes less than the rewrite and reads twice.
 //!
 //! Beside it one thread appends records of 1 KiB to another topic, one by one, a thousand in a second: the 99.9th
-//! percentile of an append, in as many seconds in front of the compaction, and while it runs.
+//! percentile of an append, in six seconds in front of the compaction, and while it runs.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the baseline, without the crate")]
 

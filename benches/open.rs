@@ -3,12 +3,14 @@
 //! `clean`: closed. `killed`: the directory is copied while the store is open, which is what a kill leaves: a `Disk`
 //! topic, whose checkpoint leaves only a tail to look at. `killed-unsynced`: a `PageCache` topic, where the whole
 //! active segment is checked; that figure is the recovery per GiB, measured over a smaller log and scaled.
-//! The time ends when the partition can be appended to. The page cache is warm.
+//! The time ends when the partition can be appended to. After a kill it includes that the copy is written back, and
+//! read from the device as far as nothing says that it was synced; so do the baselines of the same bytes, but one.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "copies directories")]
 
 mod support;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 
 struct Killed {
     bench: Bench,
-    copies: u64,
+    copies: Cell<u64>,
 }
 
 impl Killed {
@@ -28,15 +30,23 @@ impl Killed {
         let bench = Bench::new(config);
         let payload = Payload::incompressible(100);
         send(&bench.producer(plain(acks)), &bench.topic, &payload, payload.records_in(support::run_bytes()));
-        Killed { bench, copies: 0 }
+        Killed { bench, copies: Cell::new(0) }
     }
 
     /// A new directory in the state of a kill.
-    fn copy(&mut self) -> PathBuf {
-        self.copies += 1;
-        let to = self.bench.beside(&format!("killed-{}", self.copies));
+    fn copy(&self) -> PathBuf {
+        self.copies.update(|copies| copies + 1);
+        let to = self.bench.beside(&format!("killed-{}", self.copies.get()));
         copy_dir(&self.bench.path(), &to);
         to
+    }
+
+    /// What a baseline does with the segments of such a directory.
+    fn with_copy(&self, run: impl FnOnce(&[PathBuf]) -> f64) -> f64 {
+        let dir = self.copy();
+        let rate = run(&support::segments(&dir));
+        std::fs::remove_dir_all(&dir).unwrap();
+        rate
     }
 }
 
@@ -64,7 +74,7 @@ fn open(dir: &Path) -> Duration {
     time
 }
 
-fn open_copy(killed: &mut Killed) -> Duration {
+fn open_copy(killed: &Killed) -> Duration {
     let dir = killed.copy();
     let time = open(&dir);
     std::fs::remove_dir_all(&dir).unwrap();
@@ -83,13 +93,11 @@ fn main() {
     let mut group = criterion.benchmark_group("open");
     group.bench_function("clean", |b| b.iter_custom(|count| (0..count).map(|_| open(&dir)).sum()));
 
-    let mut killed = Killed::new(TopicConfig::default(), Acks::All);
-    let mut unsynced = Killed::new(page_cache(), Acks::Leader);
-    group.bench_function("killed", |b| {
-        b.iter_custom(|count| (0..count).map(|_| open_copy(&mut killed)).sum())
-    });
+    let killed = Killed::new(TopicConfig::default(), Acks::All);
+    let unsynced = Killed::new(page_cache(), Acks::Leader);
+    group.bench_function("killed", |b| b.iter_custom(|count| (0..count).map(|_| open_copy(&killed)).sum()));
     group.bench_function("killed-unsynced", |b| {
-        b.iter_custom(|count| (0..count).map(|_| open_copy(&mut unsynced)).sum());
+        b.iter_custom(|count| (0..count).map(|_| open_copy(&unsynced)).sum());
     });
     group.finish();
     criterion.final_summary();
@@ -112,11 +120,24 @@ fn main() {
         }
     };
     print("clean", &mut || open(&dir));
-    print("killed", &mut || open_copy(&mut killed));
-    print("killed-unsynced", &mut || open_copy(&mut unsynced));
+    print("killed", &mut || open_copy(&killed));
+    print("killed-unsynced", &mut || open_copy(&unsynced));
     let sides = vec![
-        Side::new("ours", || rate(stored, open_copy(&mut unsynced))),
-        Side::new("a mapped scan with CRC-32C of the same bytes", || limits::mapped_scan(&segments)),
+        Side::new("ours", || rate(1, open(&dir))),
+        Side::new("a removal that is synced", || limits::synced_removal(&dir)),
+    ];
+    support::print_ratios("open/clean", "opens/s", 1.0, sides);
+    let sides = vec![
+        Side::new("ours", || rate(stored, open_copy(&killed))),
+        Side::new("fdatasync of the same bytes", || killed.with_copy(limits::synced)),
+    ];
+    support::print_ratios("open/killed", "MB/s", 1e6, sides);
+    let sides = vec![
+        Side::new("ours", || rate(stored, open_copy(&unsynced))),
+        Side::new("fdatasync, and reading back with CRC-32C, of the same bytes", || {
+            unsynced.with_copy(limits::synced_and_read_back)
+        }),
+        Side::new("a mapped scan with CRC-32C, all in the page cache", || limits::mapped_scan(&segments)),
     ];
     support::print_ratios("open/killed-unsynced", "MB/s", 1e6, sides);
 }

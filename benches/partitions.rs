@@ -93,7 +93,7 @@ fn many(partitions: u32) {
     store.producer().unwrap().flush().unwrap();
     for p in 0..partitions as i32 {
         let records = topic.partition(p).unwrap().last(1).unwrap();
-        assert!(records.len() <= 1);
+        assert_eq!(records.len(), 1);
     }
     println!("memory partitions/idle: {:.0} bytes a partition that was used (budget 2,048)", per(held()));
     println!("files partitions/idle: {} open (budget 512: half the soft limit)", open_files() - files);
@@ -101,11 +101,8 @@ fn many(partitions: u32) {
     let (closed, took) = timed(|| store.close());
     closed.unwrap();
     println!("time partitions/close: {:.2} s", took.as_secs_f64());
-    let crashed = Store::open(&dir).unwrap();
-    // What a kill leaves.
-    std::fs::remove_file(dir.join(".kafka_cleanshutdown")).unwrap_or_default();
-    crashed.close().unwrap();
-    std::fs::remove_file(dir.join(".kafka_cleanshutdown")).unwrap_or_default();
+    // As a kill leaves a store whose checkpoints are current.
+    std::fs::remove_file(dir.join(".kafka_cleanshutdown")).unwrap();
     let (store, took) = timed(|| Store::open(&dir).unwrap());
     println!("time partitions/recover: {:.2} s for {partitions}, not closed in order", took.as_secs_f64());
     store.close().unwrap();

@@ -125,13 +125,15 @@ fn random_reads(criterion: &mut Criterion) {
         group.bench_function(format!("by-time/{kind}"), |b| {
             b.iter_custom(|count| find_times(&partition, count))
         });
-        let map = limits::map(&bench.segments()[0]);
+        // The last one may be short.
+        let mut maps: Vec<_> = bench.segments().iter().map(|path| limits::map(path)).collect();
+        maps.truncate((maps.len() - 1).max(1));
         let sides = |ours| {
             vec![
                 ours,
-                Side::new("a checked mapped read of 100 bytes", || limits::mapped_random(&map, 100, reads)),
+                Side::new("a checked mapped read of 100 bytes", || limits::mapped_random(&maps, 100, reads)),
                 Side::new("a checked mapped read of a batch", || {
-                    limits::mapped_random(&map, BATCH_BYTES, reads)
+                    limits::mapped_random(&maps, BATCH_BYTES, reads)
                 }),
             ]
         };
@@ -176,9 +178,24 @@ fn tail(wait: Duration, count: u64) -> Vec<u64> {
             while seen.load(Ordering::Acquire) <= i && !failed.load(Ordering::Acquire) {
                 if wait.is_zero() { std::hint::spin_loop() } else { std::thread::yield_now() }
             }
+            let_sleep(wait);
         }
         reader.join().unwrap()
     })
+}
+
+/// Until a reader that waits is asleep: else it may find the next record without having been woken.
+fn let_sleep(wait: Duration) {
+    let start = Instant::now();
+    while !wait.is_zero() && start.elapsed() < Duration::from_micros(100) {
+        std::thread::yield_now();
+    }
+}
+
+/// The median's reciprocal: how many in a second.
+fn pace(mut delays: Vec<u64>) -> f64 {
+    delays.sort_unstable();
+    1e9 / delays[delays.len() / 2] as f64
 }
 
 fn tails(criterion: &mut Criterion) {
@@ -199,6 +216,14 @@ fn tails(criterion: &mut Criterion) {
                 at(0.999)
             );
         }
+        let pause = || let_sleep(wait);
+        let sides = vec![
+            Side::new("ours", || pace(tail(wait, 4_000))),
+            Side::new("a number handed from thread to thread", || {
+                pace(limits::hand_over(!wait.is_zero(), 4_000, pause))
+            }),
+        ];
+        support::print_ratios(&name, "k/s", 1e3, sides);
     }
     group.finish();
 }

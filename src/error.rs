@@ -213,7 +213,8 @@ pub enum ErrorKind {
         /// The codec, and the feature that brings it.
         codec: &'static str,
     },
-    /// A sync failed: what is not committed may be lost, and nothing more is accepted.
+    /// A sync failed, or a write that could not be taken back: what is not committed may be lost, and nothing more is
+    /// accepted.
     #[error(
         "{topic}-{partition} takes no more records: a sync failed ({why}), offsets from {from} on are not safe; call Store::recover or reopen the store"
     )]
@@ -274,7 +275,7 @@ pub enum ErrorKind {
     },
     /// A wait ended before what it waited for.
     #[error(
-        "timed out after {waited:?}: what was begun goes on; wait again, or look with Delivery::try_receipt"
+        "timed out after {waited:?}: what was begun goes on; flush waits for it, Delivery::wait_timeout again and again"
     )]
     TimedOut {
         /// How long the call waited.
@@ -519,7 +520,8 @@ impl Error {
         &self.0
     }
 
-    /// Whether the same call may succeed later without any repair.
+    /// Whether the same call may succeed later without any repair. After [`ErrorKind::TooManyOpenFiles`] and
+    /// [`ErrorKind::TimedOut`] of an append or a send the records may be stored already.
     pub fn is_retriable(&self) -> bool {
         matches!(
             self.kind(),
@@ -529,7 +531,6 @@ impl Error {
                 | ErrorKind::TimedOut { .. }
                 | ErrorKind::TooManyOpenFiles { .. }
                 | ErrorKind::Woken
-                | ErrorKind::OffsetMismatch { .. }
                 | ErrorKind::Locked { .. }
                 | ErrorKind::RemovedFromGroup { .. }
         )

@@ -687,18 +687,22 @@ fn only_groups_write_to_the_topic_of_offsets() {
 }
 
 #[test]
-fn the_topic_of_offsets_stays_and_is_compacted_whatever_is_asked_for() {
-    let bench = Bench::new();
+fn the_topic_of_offsets_stays_and_is_compacted_and_synced_whatever_is_asked_for() {
+    let mut bench = Bench::new();
     bench.fill("t", 0, 9);
-    let topic = bench.store.create_topic(OFFSETS, TopicConfig::default().partitions(3)).unwrap();
+    let careless = || TopicConfig::default().partitions(3).durability(Durability::PageCache);
+    let topic = bench.store.create_topic(OFFSETS, careless()).unwrap();
     let policy = || topic.config().properties();
     bench.group().commit_offsets([("t", 0, 5)]).unwrap();
-    assert!(policy().contains(&("cleanup.policy", "compact".to_owned())));
-    bench.store.alter_topic(OFFSETS, TopicConfig::default().partitions(3).retention_ms(1)).unwrap();
-    assert!(policy().contains(&("cleanup.policy", "compact".to_owned())));
+    let settled = [("cleanup.policy", "compact".to_owned()), ("logstead.durability", "disk".to_owned())];
+    assert!(settled.iter().all(|setting| policy().contains(setting)));
+    bench.store.alter_topic(OFFSETS, careless().retention_ms(1)).unwrap();
+    assert!(settled.iter().all(|setting| policy().contains(setting)));
     assert_eq!(kind(bench.store.alter_topic(OFFSETS, topic.config().partitions(4))), "InvalidConfig");
     assert_eq!(kind(bench.store.delete_topic(OFFSETS)), "InvalidTopic");
-    assert_eq!(bench.committed(0), Some(5));
+    drop(topic);
+    bench.reopen(bench.disk.crash(5));
+    assert_eq!(bench.committed(0), Some(5), "it was waited for");
 }
 
 #[test]

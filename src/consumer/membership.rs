@@ -149,7 +149,8 @@ impl Membership {
 }
 
 impl Group {
-    /// A consumer of this group with Kafka's defaults. It becomes a member with its first `poll` after a `subscribe`.
+    /// A consumer of this group with the default settings: Kafka's but for a few, see [`ConsumerConfig`]; nothing is
+    /// committed unasked. It becomes a member with its first `poll` after a `subscribe`.
     ///
     /// # Errors
     /// As [`Group::consumer_with`].

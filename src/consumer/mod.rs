@@ -298,9 +298,9 @@ impl Consumer {
     /// [`ErrorKind::FencedInstance`], [`ErrorKind::InconsistentStrategies`], [`ErrorKind::InvalidAssignment`],
     /// [`ErrorKind::OffsetsDamaged`]: about the group.
     /// [`ErrorKind::Corrupt`]: the position stays in front of the damage; seek to its `resume_at` to go on.
-    /// [`ErrorKind::OffsetOutOfRange`] if `auto.offset.reset` is none. [`ErrorKind::Woken`], [`ErrorKind::Closed`],
-    /// [`ErrorKind::TopicDeleted`]. [`ErrorKind::WouldWaitForItself`] from inside a delivery hook, where it would have
-    /// to commit.
+    /// [`ErrorKind::OffsetOutOfRange`] where the position is gone, and [`ErrorKind::NoPosition`] where there is none,
+    /// if `auto.offset.reset` is none. [`ErrorKind::Woken`], [`ErrorKind::Closed`], [`ErrorKind::TopicDeleted`].
+    /// [`ErrorKind::WouldWaitForItself`] from inside a delivery hook, where it would have to commit.
     pub fn poll(&mut self, timeout: Duration) -> Result<Records> {
         self.begin_poll()?;
         let polled = self.poll_until(timeout);
@@ -343,9 +343,10 @@ impl Consumer {
         }
     }
 
-    /// As [`Consumer::poll`] for a task of an async runtime: never blocks on anything but reading files, and has the
-    /// task woken when there is more. Commits nothing: records become visible when whoever sent them waits, or after
-    /// `flush.ms`.
+    /// As [`Consumer::poll`] for a task of an async runtime: never waits for records, and has the task woken when there
+    /// are more; `fetch.min.bytes` is not waited for. Commits no records: they become visible when whoever sent them
+    /// waits, or after `flush.ms`. A member of a group may wait for a sync of the committed offsets when it takes
+    /// partitions, gives them back, or commits by itself.
     ///
     /// # Errors
     /// As [`Consumer::poll`].

@@ -8,7 +8,7 @@ use crate::segment::{Segment, Step, name};
 use crate::storage::{Open, Storage, copy_range};
 use crate::types::Offset;
 
-/// Something that opening a partition found or did: nothing is discarded, moved or rebuilt without one of these.
+/// Something that opening a partition found or did: nothing is discarded or moved without one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecoveryEvent {

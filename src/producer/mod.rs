@@ -169,16 +169,22 @@ impl Producer {
         (Producer(Arc::new(core)), shared)
     }
 
-    /// Takes a record into a batch; waits only while the buffer is full.
+    /// Takes a record into a batch; waits while the buffer is full, for at most `max.block.ms`.
+    ///
+    /// It also does what is due then and nobody else did: writes a batch that is full, opens a partition that is used
+    /// for the first time, syncs a `Disk` partition of which 8 MiB are not synced, makes room under a limit of the
+    /// store.
     ///
     /// The record goes to its partition, if it names one, else to the one its key decides (Kafka's murmur2), else to
     /// one that changes batch by batch. Records sent to one partition from one thread keep their order.
     ///
     /// # Errors
     /// The record is still the caller's: [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`],
-    /// [`ErrorKind::InvalidTopic`] for the topic of committed offsets,
-    /// [`ErrorKind::RecordTooLarge`], [`ErrorKind::BufferFull`], [`ErrorKind::StoreFull`], [`ErrorKind::Poisoned`],
-    /// [`ErrorKind::Closed`], [`ErrorKind::ProducerFenced`]. Of a producer with a name also the error of the first
+    /// [`ErrorKind::InvalidTopic`] for the topic of committed offsets, [`ErrorKind::TopicDeleted`],
+    /// [`ErrorKind::InvalidRecord`] (without a key in a compacted topic, too many headers),
+    /// [`ErrorKind::InvalidTimestamp`], [`ErrorKind::RecordTooLarge`], [`ErrorKind::BufferFull`],
+    /// [`ErrorKind::StoreFull`], [`ErrorKind::Poisoned`], [`ErrorKind::Damaged`], [`ErrorKind::Closed`],
+    /// [`ErrorKind::ProducerFenced`]. Of a producer with a name also the error of the first
     /// record of that partition that was not stored: nothing is stored behind it.
     pub fn send(&self, record: Record<'_>) -> Result<Delivery> {
         match record.to {

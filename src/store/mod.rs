@@ -62,7 +62,8 @@ pub use options::{Maintenance, StoreOptions};
 pub use producers::ProducerDescription;
 pub use stats::{Figures, PartitionStats, Stats, TopicStats};
 
-/// What opening a store found, cut, moved or rebuilt; nothing of it is missing here.
+/// What opening a store found, cut or moved. Indexes that were made anew are not told, nor what is found in partitions
+/// that are opened later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
     /// Whether the store had been closed in order, or was new.
@@ -275,7 +276,7 @@ impl Store {
         &self.shared().report
     }
 
-    /// A producer with Kafka's defaults.
+    /// A producer with the default settings.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`].

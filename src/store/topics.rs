@@ -21,7 +21,7 @@ use crate::metrics::span;
 use crate::sync::{Arc, MutexGuard};
 use crate::topic::catalog::{Catalog, CatalogEntry, TopicId, TopicState};
 use crate::topic::{Topic, TopicInner};
-use crate::types::TopicName;
+use crate::types::{Durability, TopicName};
 
 impl Store {
     /// Makes a topic. When this returns it is there for good; after a crash in between it is either there, whole, or
@@ -112,9 +112,12 @@ impl Store {
 }
 
 /// The settings that a topic gets: that of offsets is compacted whatever is asked for, as in Kafka, for else retention
-/// would take positions of groups.
+/// would take positions of groups; and synced, for a commit that was waited for survives a power cut.
 fn settled(name: &TopicName, config: TopicConfig) -> TopicConfig {
-    if name.as_str() == OFFSETS_TOPIC { config.cleanup_policy(Cleanup::COMPACT) } else { config }
+    match name.as_str() == OFFSETS_TOPIC {
+        true => config.cleanup_policy(Cleanup::COMPACT).durability(Durability::Disk),
+        false => config,
+    }
 }
 
 /// The catalog, locked for a change.

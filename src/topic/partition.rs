@@ -104,10 +104,13 @@ impl Partition {
     /// With `expected_end` the append happens only if the log ends there (compare-and-append). The records' own
     /// partition and topic are not looked at. Returns when `acks` says so.
     ///
-    /// # Errors [`ErrorKind::OffsetMismatch`] if the log ends elsewhere; [`ErrorKind::RecordTooLarge`];
-    /// [`ErrorKind::Full`] and [`ErrorKind::StoreFull`], after what may go was deleted;
-    /// [`ErrorKind::WouldWaitForItself`] from inside a delivery hook with [`Acks::All`]: in these nothing was
-    /// appended. [`ErrorKind::Poisoned`]: whether it was is not known.
+    /// # Errors
+    /// [`ErrorKind::OffsetMismatch`] if the log ends elsewhere; [`ErrorKind::InvalidRecord`] (no records at all, one
+    /// without a key in a compacted topic); [`ErrorKind::InvalidTimestamp`]; [`ErrorKind::RecordTooLarge`];
+    /// [`ErrorKind::Full`] and [`ErrorKind::StoreFull`], after what may go was deleted; [`ErrorKind::TopicDeleted`],
+    /// [`ErrorKind::Closed`], [`ErrorKind::ReadOnly`]; [`ErrorKind::WouldWaitForItself`] from inside a delivery hook
+    /// with [`Acks::All`]: in these nothing was appended. [`ErrorKind::Poisoned`], and a sync's
+    /// [`ErrorKind::TooManyOpenFiles`]: whether it was is not known.
     pub fn append<'r>(
         &self,
         records: impl IntoIterator<Item = Record<'r>>,

@@ -37,7 +37,7 @@ pub fn save(figures: &Figures, path: &Path) {
     std::fs::write(path, text).unwrap();
 }
 
-fn load(path: &Path) -> Figures {
+pub fn load(path: &Path) -> Figures {
     let text = std::fs::read_to_string(path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
     let row = |line: &str| {
         let mut words = line.split('\t').map(str::to_owned);

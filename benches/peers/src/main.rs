@@ -1,12 +1,13 @@
 //! Compares logstead with other logs and stores, and writes what came out to `docs/benchmarks/`.
 //!
 //! ```text
-//! cargo run --release --manifest-path benches/peers/Cargo.toml -- all [--quick] [--rounds N] [--out DIR] [PEER…]
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- all [--quick] [--rounds N] [--only W] [--out DIR] [PEER…]
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- agree ONE/figures.tsv OTHER/figures.tsv
 //! ```
 //!
 //! Five rounds; in each, every workload runs on every peer in turn, each step in a process of its own. `--quick` does
-//! less of everything and one round. The logs live under `LOGSTEAD_BENCH_DIR`, default the directory for temporary
+//! less of everything and one round. `--only` measures the workloads anew whose name begins so, with those that share
+//! their log, and takes the other figures from where the report goes. The logs live under `LOGSTEAD_BENCH_DIR`, default the directory for temporary
 //! files, and need about 600 MB for each peer; they are removed as soon as no step reads them any more. `agree` lists
 //! the ratios on which two runs differ, and those that were unsteady within one; it fails if there are any of the
 //! first, or too many of the second.
@@ -83,6 +84,8 @@ struct Run<'a> {
     peers: Vec<&'a str>,
     quick: bool,
     rounds: Option<usize>,
+    /// How the names of the workloads begin that are measured anew.
+    only: &'a str,
     out: PathBuf,
 }
 
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         peers: Vec::new(),
         quick: false,
         rounds: None,
+        only: "",
         out: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks"),
     };
     let mut args = args.iter().map(String::as_str);
@@ -100,6 +104,7 @@ fn main() -> ExitCode {
         match arg {
             "--quick" => run.quick = true,
             "--rounds" => run.rounds = args.next().and_then(|rounds| rounds.parse().ok()),
+            "--only" => run.only = args.next().unwrap_or_default(),
             "--out" => run.out = args.next().unwrap_or_default().into(),
             word => words.push(word),
         }
@@ -129,7 +134,9 @@ fn main() -> ExitCode {
             }
         }
         _ => {
-            eprintln!("usage: peers all [--quick] [--rounds N] [--out DIR] [PEER…] | agree FIGURES FIGURES");
+            eprintln!(
+                "usage: peers all [--quick] [--rounds N] [--only W] [--out DIR] [PEER…] | agree FIGURES FIGURES"
+            );
             ExitCode::from(2)
         }
     }
@@ -141,11 +148,15 @@ fn all(run: &Run<'_>) {
     let peers: Vec<_> = peer::all().into_iter().filter(|peer| chosen(peer.name)).collect();
     let root = std::env::var_os("LOGSTEAD_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let root = root.join(format!("logstead-peers-{}", std::process::id()));
-    let mut results = Results::new();
+    let groups = || ORDER.iter().filter(|group| group.workloads.iter().any(|id| id.starts_with(run.only)));
+    let mut results = if run.only.is_empty() { Results::new() } else { earlier(&run.out, &peers) };
+    for id in groups().flat_map(|group| group.workloads) {
+        results.retain(|(workload, _), _| workload != id);
+    }
     let rounds = run.rounds.unwrap_or(if run.quick { 1 } else { ROUNDS });
     let mut disturbed = 0;
     for round in 1..=rounds {
-        for group in &ORDER {
+        for group in groups() {
             let mut figures = BTreeMap::<_, Vec<f64>>::new();
             for _ in 0..group.passes {
                 std::fs::create_dir_all(&root).unwrap();
@@ -186,8 +197,27 @@ fn all(run: &Run<'_>) {
         }
     }
     let home = root.parent().unwrap_or(&root);
-    let report = report::Report { rounds, quick: run.quick, time: start.elapsed(), disturbed, home };
+    let report =
+        report::Report { rounds, quick: run.quick, only: run.only, time: start.elapsed(), disturbed, home };
     report.write(&run.out, &peers, &results);
+}
+
+/// The figures of an earlier run, and why there are none of the others.
+fn earlier(dir: &Path, peers: &[peer::About]) -> Results {
+    let figures = figures::load(&dir.join("figures.tsv"));
+    let mut results = Results::new();
+    for workload in WORKLOADS {
+        for peer in peers {
+            let rounds = figures.get(&(workload.id.to_owned(), peer.name.to_owned()));
+            let result = match ((workload.applies)(peer), rounds) {
+                (Err(why), _) => Err(why.to_owned()),
+                (Ok(()), Some(rounds)) => Ok(rounds.clone()),
+                (Ok(()), None) => Err("failed in an earlier run".to_owned()),
+            };
+            results.insert((workload.id, peer.name), result);
+        }
+    }
+    results
 }
 
 /// Gives each step the same machine to start on: nothing of the one before waits to be written, the memory that is free

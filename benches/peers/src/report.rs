@@ -25,6 +25,8 @@ struct Row<'a> {
 pub struct Report<'a> {
     pub rounds: usize,
     pub quick: bool,
+    /// How the names of the workloads begin that were measured now; the others were before.
+    pub only: &'a str,
     pub time: Duration,
     /// Steps that began while something else ran.
     pub disturbed: usize,
@@ -117,11 +119,15 @@ impl Report<'_> {
     fn head(&self) -> String {
         let command = "cargo run --release --manifest-path benches/peers/Cargo.toml -- all";
         let flag = if self.quick { " --quick" } else { "" };
+        let part = match self.only {
+            "" => String::new(),
+            only => format!(" ({only} alone, with `--only`: the rest is of the run before)"),
+        };
         format!(
             "# Measured beside other logs\n\n\
          Written by `{command}{flag}`: do not edit. What we left out, and how to read this: [notes](notes.md).\n\n\
          Random payload, no codec, warm page cache; each step in a process of its own, peers in turn, median of {} \
-         round(s), in {} minutes. *Spread* is highest by lowest, from five rounds on without these two. \
+         round(s), in {} minutes{part}. *Spread* is highest by lowest, from five rounds on without these two. \
          *Of ours* is the peer's figure divided by the better of ours: the median of what it is within each round. \
          Absolute figures hold for this machine only; every figure is in [figures.tsv](figures.tsv). {STEADY}\n\n{}\n",
             self.rounds,

@@ -184,13 +184,11 @@ fn durables(peer: &About, dir: &Path, threads: usize, size: Size) -> f64 {
     let log = (peer.open)(&dir, Mode::Durable);
     let value = values(100).swap_remove(0);
     log.append_durable(&value);
-    // A round does this several times.
-    let time = size.time / 2;
     let start = Instant::now();
     let count: u64 = std::thread::scope(|scope| {
         let work = || {
             let mut count = 0;
-            while start.elapsed() < time {
+            while start.elapsed() < size.time {
                 log.append_durable(&value);
                 count += 1;
             }
