@@ -41,12 +41,12 @@ impl Killed {
         to
     }
 
-    /// What a baseline does with the segments of such a directory.
-    fn with_copy(&self, run: impl FnOnce(&[PathBuf]) -> f64) -> f64 {
+    /// What is done with such a directory, which then goes.
+    fn with_copy<T>(&self, run: impl FnOnce(&Path) -> T) -> T {
         let dir = self.copy();
-        let rate = run(&support::segments(&dir));
+        let done = run(&dir);
         std::fs::remove_dir_all(&dir).unwrap();
-        rate
+        done
     }
 }
 
@@ -74,13 +74,6 @@ fn open(dir: &Path) -> Duration {
     time
 }
 
-fn open_copy(killed: &Killed) -> Duration {
-    let dir = killed.copy();
-    let time = open(&dir);
-    std::fs::remove_dir_all(&dir).unwrap();
-    time
-}
-
 fn main() {
     let mut criterion: Criterion = support::criterion();
     let payload = Payload::incompressible(100);
@@ -95,9 +88,11 @@ fn main() {
 
     let killed = Killed::new(TopicConfig::default(), Acks::All);
     let unsynced = Killed::new(page_cache(), Acks::Leader);
-    group.bench_function("killed", |b| b.iter_custom(|count| (0..count).map(|_| open_copy(&killed)).sum()));
+    group.bench_function("killed", |b| {
+        b.iter_custom(|count| (0..count).map(|_| killed.with_copy(open)).sum())
+    });
     group.bench_function("killed-unsynced", |b| {
-        b.iter_custom(|count| (0..count).map(|_| open_copy(&unsynced)).sum());
+        b.iter_custom(|count| (0..count).map(|_| unsynced.with_copy(open)).sum());
     });
     group.finish();
     criterion.final_summary();
@@ -120,22 +115,24 @@ fn main() {
         }
     };
     print("clean", &mut || open(&dir));
-    print("killed", &mut || open_copy(&killed));
-    print("killed-unsynced", &mut || open_copy(&unsynced));
+    print("killed", &mut || killed.with_copy(open));
+    print("killed-unsynced", &mut || unsynced.with_copy(open));
     let sides = vec![
         Side::new("ours", || rate(1, open(&dir))),
         Side::new("a removal that is synced", || limits::synced_removal(&dir)),
     ];
     support::print_ratios("open/clean", "opens/s", 1.0, sides);
     let sides = vec![
-        Side::new("ours", || rate(stored, open_copy(&killed))),
-        Side::new("fdatasync of the same bytes", || killed.with_copy(limits::synced)),
+        Side::new("ours", || rate(stored, killed.with_copy(open))),
+        Side::new("fdatasync of the same bytes", || {
+            killed.with_copy(|dir| limits::synced(&support::segments(dir)))
+        }),
     ];
     support::print_ratios("open/killed", "MB/s", 1e6, sides);
     let sides = vec![
-        Side::new("ours", || rate(stored, open_copy(&unsynced))),
+        Side::new("ours", || rate(stored, unsynced.with_copy(open))),
         Side::new("fdatasync, and reading back with CRC-32C, of the same bytes", || {
-            unsynced.with_copy(limits::synced_and_read_back)
+            unsynced.with_copy(|dir| limits::synced_and_read_back(&support::segments(dir)))
         }),
         Side::new("a mapped scan with CRC-32C, all in the page cache", || limits::mapped_scan(&segments)),
     ];

@@ -193,9 +193,8 @@ fn let_sleep(wait: Duration) {
 }
 
 /// The median's reciprocal: how many in a second.
-fn pace(mut delays: Vec<u64>) -> f64 {
-    delays.sort_unstable();
-    1e9 / delays[delays.len() / 2] as f64
+fn pace(delays: Vec<u64>) -> f64 {
+    1e9 / support::median(delays.into_iter().map(|delay| delay as f64).collect()).median
 }
 
 fn tails(criterion: &mut Criterion) {

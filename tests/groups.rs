@@ -700,6 +700,7 @@ fn the_topic_of_offsets_stays_and_is_compacted_and_synced_whatever_is_asked_for(
     assert!(settled.iter().all(|setting| policy().contains(setting)));
     assert_eq!(kind(bench.store.alter_topic(OFFSETS, topic.config().partitions(4))), "InvalidConfig");
     assert_eq!(kind(bench.store.delete_topic(OFFSETS)), "InvalidTopic");
+    assert_eq!(bench.committed(0), Some(5));
     drop(topic);
     bench.reopen(bench.disk.crash(5));
     assert_eq!(bench.committed(0), Some(5), "it was waited for");

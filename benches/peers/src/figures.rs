@@ -44,8 +44,7 @@ pub fn load(path: &Path) -> Figures {
         let key = (words.next().unwrap(), words.next().unwrap());
         (key, words.map(|figure| figure.parse().unwrap()).collect())
     };
-    let whole = |(_, rounds): &(_, Vec<f64>)| rounds.len() >= ROUNDS;
-    text.lines().skip(1).map(row).filter(whole).collect()
+    text.lines().skip(1).map(row).collect()
 }
 
 pub fn median(figures: &[f64]) -> f64 {
@@ -107,7 +106,11 @@ pub fn too_unsteady(unsteady: usize, ratios: usize) -> bool {
 /// Prints the ratios that two runs do not agree on, those that either run itself calls unsteady, and what one of them
 /// has and the other has not; whether there are none of the first and the last, and not too many of the second.
 pub fn agree(one: &Path, other: &Path) -> bool {
-    let (one, other) = (load(one), load(other));
+    let [one, other] = [one, other].map(|path| {
+        let mut figures = load(path);
+        figures.retain(|_, rounds| rounds.len() >= ROUNDS);
+        figures
+    });
     let (mut compared, mut missing, mut apart, mut unsteady) = (0, 0, 0, 0);
     for workload in WORKLOADS {
         let peers: BTreeSet<_> = one.keys().chain(other.keys()).filter(|(id, _)| id == workload.id).collect();

@@ -7,10 +7,10 @@
 //!
 //! Five rounds; in each, every workload runs on every peer in turn, each step in a process of its own. `--quick` does
 //! less of everything and one round. `--only` measures the workloads anew whose name begins so, with those that share
-//! their log, and takes the other figures from where the report goes. The logs live under `LOGSTEAD_BENCH_DIR`, default the directory for temporary
-//! files, and need about 600 MB for each peer; they are removed as soon as no step reads them any more. `agree` lists
-//! the ratios on which two runs differ, and those that were unsteady within one; it fails if there are any of the
-//! first, or too many of the second.
+//! their log, and takes the other figures from where the report goes. The logs live under `LOGSTEAD_BENCH_DIR`, default
+//! the directory for temporary files, and need about 600 MB for each peer; they are removed as soon as no step reads
+//! them any more. `agree` lists the ratios on which two runs differ, those that were unsteady within one, and what only
+//! one of them has; it fails if there are any of the first and the last, or too many of the second.
 #![allow(clippy::unwrap_used, reason = "a benchmark that can not go on stops")]
 #![allow(
     clippy::disallowed_methods,
@@ -62,18 +62,31 @@ struct Group {
     /// How often a round runs them on every peer in turn; its figure is the geometric mean. More than once where the
     /// device decides, which changes its mind from second to second, and where a step is over in a moment.
     passes: usize,
+    cache: Cache,
+}
+
+/// What happens to the caches before a step.
+#[derive(Clone, Copy, PartialEq)]
+enum Cache {
+    /// The memory that is free was in use a moment ago.
+    Touched,
+    /// The same, and the host has none of the log in a cache of its own: it does or does not as it likes, and reading
+    /// past our page cache is three times faster then.
+    Evicted,
+    /// Nothing: a durable append brings next to nothing.
+    AsIs,
 }
 
 /// In the order in which a round runs them.
 const ORDER: [Group; 8] = [
-    Group { workloads: &["W1", "W9", "W5-100", "W6"], before: None, passes: 1 },
-    Group { workloads: &["W7-clean"], before: Some(CLOSED), passes: 3 },
-    Group { workloads: &["W2", "W5-1024"], before: None, passes: 1 },
-    Group { workloads: &["W3"], before: None, passes: 1 },
-    Group { workloads: &["W4-1"], before: None, passes: 3 },
-    Group { workloads: &["W4-8"], before: None, passes: 3 },
-    Group { workloads: &["W4-64"], before: None, passes: 3 },
-    Group { workloads: &["W7-kill"], before: Some(KILLED), passes: 2 },
+    Group { workloads: &["W1", "W9", "W5-100", "W6"], before: None, passes: 1, cache: Cache::Touched },
+    Group { workloads: &["W7-clean"], before: Some(CLOSED), passes: 3, cache: Cache::Touched },
+    Group { workloads: &["W2", "W5-1024"], before: None, passes: 1, cache: Cache::Touched },
+    Group { workloads: &["W3"], before: None, passes: 1, cache: Cache::Touched },
+    Group { workloads: &["W4-1"], before: None, passes: 3, cache: Cache::AsIs },
+    Group { workloads: &["W4-8"], before: None, passes: 3, cache: Cache::AsIs },
+    Group { workloads: &["W4-64"], before: None, passes: 3, cache: Cache::AsIs },
+    Group { workloads: &["W7-kill"], before: Some(KILLED), passes: 2, cache: Cache::Evicted },
 ];
 
 /// Figures by workload and peer, one for each round; or why there are none.
@@ -114,7 +127,7 @@ fn main() -> ExitCode {
             let size = if run.quick { QUICK } else { FULL };
             let peer = peer::find(peer).unwrap();
             if [CLOSED, KILLED].contains(workload) {
-                steps::leave(&peer, Path::new(dir), workload, run.quick);
+                steps::leave(&peer, Path::new(dir), workload, size);
                 return ExitCode::SUCCESS;
             }
             let workload = WORKLOADS.iter().find(|w| w.id == *workload).unwrap();
@@ -178,9 +191,7 @@ fn all(run: &Run<'_>) {
                         // It tells nothing, or dies.
                         let _ = step(before, peer.name, &dir, run.quick);
                     }
-                    if workload.id != "W9" {
-                        disturbed += usize::from(!settle(&root, workload.id));
-                    }
+                    disturbed += usize::from(!settle(&root, group.cache));
                     match step(workload.id, peer.name, &dir, run.quick) {
                         Ok(figure) => figures.entry(key).or_default().push(figure),
                         Err(why) => *result = Err(why),
@@ -222,24 +233,13 @@ fn earlier(dir: &Path, peers: &[peer::About]) -> Results {
 
 /// Gives each step the same machine to start on: nothing of the one before waits to be written, the memory that is free
 /// was in use a moment ago, because a virtual machine takes many times longer for the first use of a page that its host
-/// has to find, and nothing else runs. Whether that last came true. A log that may be read past the page cache is out
-/// of the host's cache too, where it is or is not as the host likes, and three times faster to read.
-fn settle(root: &Path, workload: &str) -> bool {
+/// has to find, and nothing else runs. Whether that last came true.
+fn settle(root: &Path, cache: Cache) -> bool {
     let synced = Command::new("sync").arg("--file-system").arg(root).status().unwrap();
     assert!(synced.success(), "sync failed");
-    let touched = root.join("touched");
-    let mut file = File::create(&touched).unwrap();
-    // No zeros: a host need not keep those.
-    let noise: Vec<u8> = (0..1_u32 << 20).map(|i| (i.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
-    // Durable appends bring next to nothing.
-    let touched_bytes = if workload.starts_with("W4") { 0 } else { TOUCHED_BYTES };
-    for _ in 0..touched_bytes / noise.len() {
-        file.write_all(&noise).unwrap();
+    if cache != Cache::AsIs {
+        touch(&root.join("touched"), cache == Cache::Evicted);
     }
-    if workload == "W7-kill" {
-        file.sync_data().unwrap();
-    }
-    std::fs::remove_file(touched).unwrap();
     let start = Instant::now();
     while start.elapsed() < QUIET_WAIT_MAX {
         let (before, all_before) = processor_ticks();
@@ -252,6 +252,20 @@ fn settle(root: &Path, workload: &str) -> bool {
         }
     }
     false
+}
+
+/// Fills page cache, and the device's if it is synced, with a file that goes again.
+fn touch(path: &Path, sync: bool) {
+    let mut file = File::create(path).unwrap();
+    // No zeros: a host need not keep those.
+    let noise: Vec<u8> = (0..1_u32 << 20).map(|i| (i.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
+    for _ in 0..TOUCHED_BYTES / noise.len() {
+        file.write_all(&noise).unwrap();
+    }
+    if sync {
+        file.sync_data().unwrap();
+    }
+    std::fs::remove_file(path).unwrap();
 }
 
 /// Of all processors together: those in use or stolen by the host, and all.

@@ -13,14 +13,13 @@ pub struct Size {
     pub bytes: u64,
     /// An append, or a round of random reads, ends after this even if less was done.
     pub time: Duration,
+    /// Payload bytes of what W7 opens, whoever wrote it and for how long: most of an open may not depend on them.
+    pub opened_bytes: u64,
 }
 
-pub const FULL: Size = Size { bytes: 256_000_000, time: Duration::from_secs(1) };
-pub const QUICK: Size = Size { bytes: 64_000_000, time: Duration::from_millis(400) };
-
-/// What W7 opens is as long whoever wrote it, for most of an open may not depend on how much there is.
-const OPENED: Size = Size { bytes: 64_000_000, time: Duration::MAX };
-const OPENED_QUICK: Size = Size { bytes: 16_000_000, time: Duration::MAX };
+pub const FULL: Size = Size { bytes: 256_000_000, time: Duration::from_secs(1), opened_bytes: 64_000_000 };
+pub const QUICK: Size =
+    Size { bytes: 64_000_000, time: Duration::from_millis(400), opened_bytes: 16_000_000 };
 
 /// A workload: what is appended or read, and from which log.
 #[derive(Clone, Copy)]
@@ -116,8 +115,8 @@ pub const CLOSED: &str = "closed";
 pub const KILLED: &str = "killed";
 
 /// Returns after a clean close only.
-pub fn leave(peer: &About, dir: &Path, what: &str, quick: bool) {
-    let size = if quick { OPENED_QUICK } else { OPENED };
+pub fn leave(peer: &About, dir: &Path, what: &str, size: Size) {
+    let size = Size { bytes: size.opened_bytes, time: Duration::MAX, ..size };
     append(peer, &log(dir, what), 100, 100, size, if what == KILLED { End::Kill } else { End::Close });
 }
 
